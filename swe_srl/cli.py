@@ -1,0 +1,349 @@
+"""The command line: every command is a few lines over one function of the package.
+
+Invariant: exit status 0 only when everything asked for was done; a user's mistake is one clear message and status 1, never a
+traceback. Heavy packages are imported inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from swe_srl.errors import UserError
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help=("Train coding agents from expert trajectories: replay them in real containers, reward each step, update by GRPO."),
+)
+env = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Docker, base images and task images.")
+app.add_typer(env, name="env")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Tasks = Annotated[
+    list[Path], typer.Option("--tasks", help="A task.toml, a folder that holds some, or a .jsonl file. Repeatable.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="How many to work on at a time.")]
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    # A job that is ended from outside cleans up as one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        status = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; what was finished is kept, containers of this run are removed", status=130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"the disk is full ({error.filename or 'while writing'}): free space and run the command again")
+    except Exception as error:
+        if (shown := getattr(error, "show", None)) is None:  # click's own usage errors know how to show themselves
+            raise
+        shown()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and what to do about what is missing.
+
+    Example: swe-srl doctor
+    """
+    from swe_srl.doctor import examine, table
+
+    checks = examine()
+    _output(
+        as_json,
+        {"ok": all(check.ok for check in checks), "checks": [check.to_json() for check in checks]},
+        lambda: table(checks),
+    )
+    _exit_unless(all(check.ok or not check.required for check in checks))
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders or glob patterns.")],
+    to: Annotated[Path, typer.Option("--to", help="The ATIF JSON lines file to write.")],
+    resolved_only: Annotated[bool, typer.Option(help="Keep only runs that are known to have solved their task.")] = False,
+    min_steps: Annotated[int | None, typer.Option(help="Keep only runs with at least this many steps.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Keep only runs with at most this many steps.")] = None,
+    formats: Annotated[list[str] | None, typer.Option("--format", help="Keep only these formats. Repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read expert trajectories of any known format and write them as ATIF JSON lines.
+
+    Example: swe-srl import runs/ --to experts.jsonl
+    """
+    from swe_srl.trajectories.importing import Filters, run_import
+
+    filters = Filters(resolved_only, min_steps, max_steps, frozenset(formats or ()))
+    done = run_import(sources, to, filters, track=lambda found: _track(found, "reading files"))
+    counts = [
+        {"format": name, "trajectories": count.trajectories, "steps": count.steps} for name, count in done.formats.items()
+    ]
+    _output(as_json, asdict(done), lambda: _rows(counts))
+    _say(f"read {done.read} = kept {done.kept} + filtered {done.filtered} + bad {done.bad}; {done.steps} steps")
+    places = [{"id": bad.file if bad.line is None else f"{bad.file}:{bad.line}", "reason": bad.reason} for bad in done.reasons]
+    if not done.kept:
+        places.append({"id": str(to), "reason": "nothing was kept, so it was not written"})
+    _report_failures(places, "id")
+
+
+@env.command("docker")
+def env_docker() -> None:
+    """Use the Docker daemon that answers, or install and start one (root on Debian or Ubuntu).
+
+    Example: swe-srl env docker
+    """
+    from swe_srl.environments.daemon import ensure_daemon
+
+    ensure_daemon(_say)
+    _say("a Docker daemon answers")
+
+
+@env.command("base")
+def env_base(
+    names: Annotated[list[str] | None, typer.Argument(help="py311 or py39; all where none is named.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make base images without a registry (Debian with Python and git).
+
+    Example: swe-srl env base py311
+    """
+    from swe_srl.environments.base_image import BASE_IMAGES, ensure_base_image
+    from swe_srl.environments.docker import connect
+
+    unknown = [name for name in names or [] if name not in BASE_IMAGES]
+    if unknown:
+        raise UserError(f"unknown base image {unknown[0]!r}; known: {', '.join(BASE_IMAGES)}")
+    client = connect()
+    tags = [BASE_IMAGES[name].tag for name in names or BASE_IMAGES]
+    for tag in tags:
+        ensure_base_image(client, tag, _say)
+    _output(as_json, {"images": tags}, lambda: "\n".join(tags))
+
+
+@env.command("build")
+def env_build(
+    tasks: Tasks,
+    only: Annotated[list[str] | None, typer.Option("--task", help="Build only this task. Repeatable.")] = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Build the images of tasks; an image that exists is not built again.
+
+    Example: swe-srl env build --tasks environments
+    """
+    from swe_srl.environments.docker import connect
+    from swe_srl.environments.image import build_images
+
+    found = _tasks(tasks)
+    wanted = _select(found.tasks, only)
+    built, failed = build_images(connect(), wanted, _say, workers)
+    rows = [
+        {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
+        for image in built.values()
+    ]
+    reasons = [{"task": name, "reason": reason} for name, reason in failed.items()]
+    reasons += [{"task": origin, "reason": reason} for origin, reason in found.bad]
+    _output(as_json, {"images": rows, "failed": reasons}, lambda: _rows(rows))
+    _report_failures(reasons, "task")
+
+
+@env.command("list")
+def env_list(as_json: Json = False) -> None:
+    """List base and task images.
+
+    Example: swe-srl env list --json
+    """
+    from swe_srl.environments.docker import connect
+    from swe_srl.environments.image import list_images
+
+    images = list_images(connect())
+    _output(as_json, {"images": images}, lambda: _rows([{**row, "bytes": f"{row['bytes'] / 1e6:.0f} MB"} for row in images]))
+
+
+@app.command()
+def replay(
+    trajectories: Annotated[list[str], typer.Argument(help="Trajectory files, folders or globs, of any known format.")],
+    tasks: Tasks,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/replay.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--task", help="Replay only trajectories of this task. Repeatable.")] = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> None:
+    """Re-execute trajectories in containers and compare every observation with the recorded one.
+
+    Example: swe-srl replay trajectories --tasks environments --json
+    """
+    from swe_srl.environments.run import replay_command, replay_table
+
+    report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, workers, _say)
+    _output(as_json, report.to_json(), lambda: replay_table(report))
+    _report_failures(report.failed, "id")
+
+
+@app.command()
+def record(
+    script: Annotated[Path, typer.Argument(help="TOML file with a task, a scaffold, and thoughts and actions.")],
+    tasks: Tasks,
+    to: Annotated[Path, typer.Option("--to", help="The ATIF JSON lines file to write.")],
+    verbose: Annotated[bool, typer.Option(help="Show every observation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a written list of thoughts and actions in a sandbox and write the trajectory with its real observations.
+
+    Example: swe-srl record trajectories/scripts/ttlbox-expiry-edge.toml --tasks environments --to demonstration.jsonl
+    """
+    from swe_srl.environments.run import record_command
+
+    trajectory = record_command(script, tasks, to, _say, verbose)
+    summary = {
+        "id": trajectory.id,
+        "steps": sum(1 for _ in trajectory.steps()),
+        "resolved": trajectory.resolved,
+        "file": str(to),
+    }
+    _output(as_json, summary, lambda: _rows([summary]))
+    _exit_unless(trajectory.resolved is not False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/quickstart.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; the recipe's by default.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override an option: key.sub=value. Repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished run in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, a checkpoint.
+
+    Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
+    """
+    from swe_srl.config import load_recipe
+    from swe_srl.report.tables import before_after_table
+    from swe_srl.training.trainer import train as run
+
+    loaded = load_recipe(recipe, overrides or ())
+    folder = out or (Path(loaded.out) if loaded.out else None)
+    if folder is None:
+        raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
+    summary = run(loaded, folder, overwrite=overwrite)
+    _output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
+    _exit_unless(not summary.interrupted)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="HTML file; RUN/report.html by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a self-contained HTML report of a run.
+
+    Example: swe-srl report runs/quickstart
+    """
+    from swe_srl.report.html import write_report
+
+    path = write_report(run, to)
+    _output(as_json, {"report": str(path)}, lambda: str(path))
+
+
+@app.command()
+def quickstart(
+    recipe: Annotated[Path, typer.Option(help="The recipe to train.")] = Path("recipes/quickstart.toml"),
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/quickstart"),
+    as_json: Json = False,
+) -> None:
+    """Do the main job on what ships with the project: build, replay, evaluate, train, evaluate again, report.
+
+    Example: swe-srl quickstart
+    """
+    from swe_srl.quickstart import run_quickstart, summary_table
+
+    summary = run_quickstart(recipe, out, _say)
+    _output(as_json, summary.to_json(), lambda: summary_table(summary))
+
+
+def _tasks(paths: list[Path]) -> Any:
+    from swe_srl.environments.task import load_tasks
+
+    return load_tasks(paths)
+
+
+def _select(tasks: dict[str, Any], only: list[str] | None) -> list[Any]:
+    missing = [name for name in only or [] if name not in tasks]
+    if missing:
+        raise UserError(f"no task {missing[0]!r} in --tasks; known: {', '.join(sorted(tasks)[:20])}")
+    return [tasks[name] for name in only] if only else list(tasks.values())
+
+
+def _output(as_json: bool, data: dict[str, Any], human: Callable[[], Any]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+        return
+    from rich.console import Console
+
+    # A table that is piped into a file has no terminal to fit into.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
+    console.print(human())
+
+
+def _rows(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(*(rows[0] if rows else ["nothing"]))
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
+
+
+def _report_failures(failures: list[dict[str, str]], key: str) -> None:
+    for failure in failures:
+        sys.stderr.write(f"error: {failure[key]}: {failure['reason']}\n")
+    _exit_unless(not failures)
+
+
+def _track(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items one by one, with a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, console=Console(stderr=True), transient=True)
+
+
+def _exit_unless(ok: bool) -> None:
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def _fail(message: str, status: int = 1) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The one typed configuration of a run, read from TOML.
+
+Invariant: a `Recipe` is complete and valid: every option is known, typed and in range, or reading it failed with the file and
+the key named. Paths in a recipe are relative to the current working directory, not to the recipe's file. Nothing here imports
+torch.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from swe_srl.errors import UserError
+
+
+class Section(BaseModel):
+    """A section of a recipe: immutable, strictly typed, without unknown options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which policy is trained, and where."""
+
+    name: str = Field(description="A Hugging Face name, a folder, or a built-in name such as smollm2-135m.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Arithmetic of forward and backward. Weights and optimizer state are always float32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes an accelerator where there is one.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations in backward: less memory, more time."
+    )
+
+
+class DataSection(Section):
+    """What is learnt from, and what is held out. The split is by task: all runs of a task stay on one side."""
+
+    train: list[str] = Field(min_length=1, description="Trajectory files, folders or globs, relative to the working directory.")
+    validation: list[str] = Field(
+        default=[], description="More trajectories, all held out; their tasks are removed from training."
+    )
+    hold_out_tasks: list[str] = Field(
+        default=[], description="Globs over task ids to hold out; an id begins with its repository, so `gridtext-*` is one."
+    )
+    only_resolved: bool = Field(
+        default=False, description="Leave out trajectories that are not known to have solved their task."
+    )
+    max_train_steps: int | None = Field(
+        default=None, ge=1, description="Train on this many steps at most, drawn with the seed."
+    )
+    max_validation_steps: int | None = Field(
+        default=None, ge=1, description="Evaluate on this many at most, drawn with the seed."
+    )
+
+
+class PromptSection(Section):
+    """How a step becomes a prompt."""
+
+    last_pairs: int | None = Field(
+        default=None, ge=0, description="Keep the issue and the last n action-observation pairs; absent: the whole prefix."
+    )
+    max_observation_chars: int = Field(default=10_000, ge=1, description="Longer observations are cut in the middle.")
+    max_prompt_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="The oldest pairs go until a prompt fits; a step that cannot fit is dropped, and counted.",
+    )
+
+
+class SamplingSection(Section):
+    """How answers are sampled during srl stages; evaluation is greedy."""
+
+    samples: int = Field(default=8, ge=1, description="Answers a step: the group size G.")
+    temperature: float = Field(
+        default=1.0, ge=0, description="Sampling temperature; log-probabilities are taken at the same one."
+    )
+    max_tokens: int = Field(default=512, ge=1, description="Longest answer, in tokens; a longer one is cut and invalid.")
+
+
+class EvaluationSection(Section):
+    """Greedy evaluation on the held-out steps, before training and after stages."""
+
+    enabled: bool = Field(default=True, description="Evaluate at all; without held-out steps there is nothing to evaluate.")
+    each_stage: bool = Field(default=True, description="Also evaluate between stages.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Longest answer, in tokens; absent: as in sampling.")
+
+
+class StageSection(Section):
+    """What every stage has, whatever its objective. The optimizer is AdamW, new for each stage."""
+
+    updates: int | None = Field(default=None, ge=1, description="Optimizer updates; give either updates or epochs.")
+    epochs: float | None = Field(
+        default=None, gt=0, description="Passes over the training steps; rounded up to whole updates. Refills draw beyond it."
+    )
+    steps_per_update: int = Field(default=8, ge=1, description="Steps in the batch of one update.")
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="The rate after warm-up; cosine ends at 0.")
+    warmup: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the updates over which the rate rises linearly from 0."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this norm.")
+    tokens_per_microbatch: int = Field(
+        default=8192,
+        ge=1,
+        description="Padded tokens of one forward at most; a longer sequence goes alone. Results do not depend on it.",
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> StageSection:
+        if (self.updates is None) == (self.epochs is None):
+            raise ValueError("give exactly one of `updates` and `epochs`")
+        return self
+
+    def total_updates(self, steps: int) -> int:
+        """The stage's updates, given the number of training steps."""
+        if self.updates is not None:
+            return self.updates
+        assert self.epochs is not None, "validated"
+        return max(1, -int(-self.epochs * steps // self.steps_per_update))
+
+
+class SftStage(StageSection):
+    """Supervised fine-tuning on the expert's thought and action."""
+
+    objective: Literal["sft"]
+
+
+class SrlStage(StageSection):
+    """GRPO on the similarity of sampled actions to the expert's."""
+
+    objective: Literal["srl"]
+    clip_low: float = Field(
+        default=0.2, gt=0, lt=1, description="Token ratios are clipped below 1 - this; idle at one update a batch."
+    )
+    clip_high: float = Field(
+        default=0.2, gt=0, description="Token ratios are clipped above 1 + this; idle at one update a batch."
+    )
+    std_normalisation: bool = Field(default=True, description="Divide advantages by the group's standard deviation.")
+    epsilon: float = Field(
+        default=0.01, ge=0, description="Dynamic sampling keeps a group if the population std of its rewards is above this."
+    )
+    max_refills: int = Field(
+        default=4, ge=0, description="Draws that replace dropped groups, at most; then the batch is used unfilled."
+    )
+
+
+Stage = Annotated[SftStage | SrlStage, Field(discriminator="objective")]
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    seed: int = Field(default=0, ge=0, description="Seeds the order of steps, sampling and selections.")
+    out: str | None = Field(default=None, description="The run folder, unless the command names one.")
+    model: ModelSection
+    data: DataSection
+    prompt: PromptSection = PromptSection()
+    sampling: SamplingSection = SamplingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    stages: list[Stage] = Field(min_length=1, description="What is done, in order; each an `sft` or `srl` stage.")
+
+    @model_validator(mode="after")
+    def _groups_can_differ(self) -> Recipe:
+        if any(stage.objective == "srl" for stage in self.stages):
+            if self.sampling.samples < 2:
+                raise ValueError("an srl stage needs sampling.samples of at least 2: a group of one has no variance")
+            if self.sampling.temperature == 0:
+                raise ValueError("an srl stage needs sampling.temperature above 0: greedy samples do not differ")
+        return self
+
+    def to_toml(self) -> str:
+        """The recipe as resolved, every option written out; `load_recipe` reads it back to an equal recipe."""
+        data = self.model_dump(exclude_none=True)
+        lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict) and key != "stages"]
+        tables = [(f"[{key}]", value) for key, value in data.items() if isinstance(value, dict)]
+        tables += [("[[stages]]", {"objective": stage["objective"]} | stage) for stage in data["stages"]]
+        for header, table in tables:
+            lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file.
+        overrides: `key.sub=value` with a TOML value, applied in order; `stages.0.lr=1e-5` reaches into the list of stages.
+
+    Raises:
+        UserError: the file cannot be read, an override is malformed, or an option is unknown, missing, ill-typed or out of
+            range.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not TOML: {error}") from error
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
+        raise UserError("\n".join(f"{source}: {_explain(problem)}" for problem in error.errors())) from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise UserError(f"override {override!r}: write key.sub=value, for example stages.0.lr=1e-5")
+    try:
+        value = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError as error:
+        hint = f"; a text needs quotes: {key}={json.dumps(text.strip())}"
+        raise UserError(f"override {override!r}: {text!r} is not a TOML value{hint}") from error
+    if set(value) != {"value"}:
+        raise UserError(f"override {override!r}: more than one value")
+    node: Any = data
+    for depth, part in enumerate(parts):
+        index: Any = part
+        if isinstance(node, list):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise UserError(f"override {override!r}: {'.'.join(parts[:depth])} has items 0 to {len(node) - 1}, no {part!r}")
+            index = int(part)
+        elif not isinstance(node, dict):
+            raise UserError(f"override {override!r}: {'.'.join(parts[:depth])} is a value, not a section")
+        if depth == len(parts) - 1:
+            node[index] = value["value"]
+        else:
+            node = node[index] if isinstance(node, list) else node.setdefault(index, {})
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's errors: the key as written in the file, what is wrong, and what is known instead."""
+    section: Any = Recipe
+    keys: list[str] = []
+    known: Sequence[str] = ()
+    for part in problem["loc"]:
+        tagged = {"sft": SftStage, "srl": SrlStage}.get(part) if keys[:1] == ["stages"] and len(keys) == 2 else None
+        if tagged is not None:
+            section = tagged
+            continue
+        keys.append(str(part))
+        known = sorted(getattr(section, "model_fields", {}))
+        field = getattr(section, "model_fields", {}).get(part)
+        section = field.annotation if field else None
+    key = ".".join(keys) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown option; known here: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], (dict, Section)) else f" (given {problem['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)

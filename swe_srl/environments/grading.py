@@ -1,0 +1,58 @@
+"""Run a task's tests in a sandbox and say whether the task is solved.
+
+Invariant: the hidden tests reach the sandbox only here, after the agent has finished.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from swe_srl.environments.sandbox import Sandbox
+from swe_srl.environments.task import Task
+from swe_srl.errors import UserError
+
+_TEST_PATCH = "/var/lib/swe-srl/test.patch"
+_SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) (.+?)(?: - .*)?$", re.MULTILINE)
+_PASSING = {"PASSED", "XFAIL"}
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """The state of a task's named tests after one run."""
+
+    __test__ = False
+
+    passed: frozenset[str]
+    """Every test that the runner reported as passed."""
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    output: str
+    timed_out: bool
+
+    @property
+    def resolved(self) -> bool:
+        """All fail-to-pass and pass-to-pass tests pass. False where the task names no fail-to-pass test."""
+        return bool(self.fail_to_pass) and {*self.fail_to_pass, *self.pass_to_pass} <= self.passed
+
+    @property
+    def failing(self) -> list[str]:
+        """The task's named tests that did not pass."""
+        return [test for test in (*self.fail_to_pass, *self.pass_to_pass) if test not in self.passed]
+
+
+def run_tests(sandbox: Sandbox, task: Task, timeout: float = 600.0) -> TestOutcome:
+    """Apply the task's test patch, run its test command and read pytest's `-rA` summary.
+
+    Raises UserError where the task has no test command or its test patch does not apply.
+    """
+    if not task.test_command:
+        raise UserError(f"task {task.id}: has no test_command, so it cannot be graded")
+    if task.test_patch:
+        sandbox.write_file(_TEST_PATCH, task.test_patch.encode())
+        applied = sandbox.execute(f"git apply --whitespace=nowarn {_TEST_PATCH}", timeout=60)
+        if applied.returncode != 0:
+            raise UserError(f"task {task.id}: its test patch does not apply: {applied.output.strip()[-500:]}")
+    result = sandbox.execute(task.test_command, timeout=timeout)
+    passed = frozenset(name for status, name in _SUMMARY.findall(result.output) if status in _PASSING)
+    return TestOutcome(passed, task.fail_to_pass, task.pass_to_pass, result.output, result.timed_out)

@@ -1,0 +1,301 @@
+"""Task images: built once by running a task's setup in a container and committing it.
+
+Invariant: an image's tag is the hash of everything that decides its content, so equal recipes share an image and nothing is
+built twice. The network, the host's CA bundle and its pip settings exist only while a build command runs; none of them is in
+the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import tarfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+from unidiff import PatchSet
+from unidiff.errors import UnidiffParseError
+
+from swe_srl.environments.base_image import ensure_base_image, has_image
+from swe_srl.environments.cache import cache_folder
+from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, run_in
+from swe_srl.environments.sdist import fetch_sdist, index_url
+from swe_srl.environments.task import Task
+from swe_srl.errors import UserError
+from swe_srl.scaffolds import tool_files
+
+REPOSITORY = "swe-srl/task"
+_LAYER_REPOSITORY = "swe-srl/layer"
+_RECIPE_VERSION = 1
+"""Part of every address: raise it when this file changes what it builds."""
+_CA_BUNDLE = "/run/swe-srl-ca.pem"
+_BUILD_SECONDS = 3600.0
+_FIXED_TIME = 1729728000
+"""2024-10-24 00:00 UTC: modification time of files from a local folder, and of both commits, so that builds are repeatable."""
+_NEVER_COMMITTED = ["__pycache__/", "*.pyc", "*.egg-info/", "/build/", "/.eggs/", "/.venv/", ".pytest_cache/"]
+_COMMIT = f"""\
+git init -q -b master
+git config user.name testbed && git config user.email testbed@localhost && git config core.abbrev 9
+printf '%s\\n' {" ".join(map(shlex.quote, _NEVER_COMMITTED))} >> .git/info/exclude
+export GIT_AUTHOR_DATE='{_FIXED_TIME} +0000' GIT_COMMITTER_DATE='{_FIXED_TIME} +0000'
+git add -A && git commit -q -m base && git commit -q --allow-empty -m start
+unset GIT_AUTHOR_DATE GIT_COMMITTER_DATE"""
+
+_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+_locks_guard = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """A task's image and what it took to have it."""
+
+    task_id: str
+    tag: str
+    seconds: float
+    cached: bool
+
+
+def image_tag(task: Task, base_id: str) -> str:
+    """The content-addressed name of a task's image over a base image with the given id."""
+    return f"{REPOSITORY}:{_slug(task.id)}-{_digest(_task_recipe(task, base_id))}"
+
+
+def build_images(
+    client: docker.DockerClient, tasks: Sequence[Task], say: Callable[[str], None], workers: int = 2
+) -> tuple[dict[str, BuiltImage], dict[str, str]]:
+    """Build what is missing, several at a time. Returns images by task id, and the reason for each task that failed."""
+    built: dict[str, BuiltImage] = {}
+    failed: dict[str, str] = {}
+
+    def one(task: Task) -> None:
+        try:
+            built[task.id] = build_image(client, task, say)
+        except UserError as error:
+            failed[task.id] = str(error)
+
+    with pool_of_containers(client, workers) as pool:
+        for future in [pool.submit(one, task) for task in tasks]:
+            future.result()
+    return built, failed
+
+
+def build_image(client: docker.DockerClient, task: Task, say: Callable[[str], None] = lambda _: None) -> BuiltImage:
+    """The task's image, built where the daemon has none of its address.
+
+    Raises UserError naming the task and the command that failed, with the end of its output and the log file.
+    """
+    started = time.monotonic()
+    with _lock(task.base_image):
+        ensure_base_image(client, task.base_image, say)
+    with docker_errors(f"task {task.id}"):
+        base_id = str(client.images.get(task.base_image).id)
+    tag = image_tag(task, base_id)
+    if has_image(client, tag):
+        return BuiltImage(task.id, tag, time.monotonic() - started, cached=True)
+    _check_patches(task)
+    parent = _base_layer(client, task, base_id, say)
+    say(f"building {task.id}")
+    with _lock(tag), docker_errors(f"task {task.id}"), _Build(client, parent, f"task {task.id}", _slug(task.id)) as build:
+        build.put_source(task)
+        path = ":".join([*task.path_prepend, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
+        env = {**task.env, "PATH": path}
+        build.run([*task.prepare, _COMMIT, *task.setup], workdir=task.workdir, env=env)
+        for tool in tool_files():
+            build.put_file(tool.path, tool.content)
+        build.commit(tag, {"Env": [f"{key}={value}" for key, value in env.items()], "WorkingDir": task.workdir})
+    return BuiltImage(task.id, tag, time.monotonic() - started, cached=False)
+
+
+def list_images(client: docker.DockerClient) -> list[dict[str, Any]]:
+    """Every base and task image of this project: tag, size in bytes, creation time."""
+    with docker_errors("listing images"):
+        rows = [
+            {"tag": tag, "bytes": image.attrs["Size"], "created": image.attrs["Created"]}
+            for image in client.images.list()
+            for tag in image.tags
+            if tag.startswith("swe-srl/")
+        ]
+    return sorted(rows, key=lambda row: str(row["tag"]))
+
+
+def _base_layer(client: docker.DockerClient, task: Task, base_id: str, say: Callable[[str], None]) -> str:
+    if not task.base_setup:
+        return task.base_image
+    tag = f"{_LAYER_REPOSITORY}:{_digest([_RECIPE_VERSION, base_id, task.base_setup])}"
+    what = f"base setup of task {task.id}"
+    with _lock(tag):
+        if not has_image(client, tag):
+            say(f"building the {what}")
+            with docker_errors(what), _Build(client, task.base_image, what, tag.rpartition(":")[2]) as build:
+                build.run(task.base_setup, workdir="/", env={})
+                build.commit(tag, {})
+    return tag
+
+
+class _Build:
+    """A container with network whose state becomes an image. Leaving the context removes the container."""
+
+    def __init__(self, client: docker.DockerClient, parent: str, what: str, name: str) -> None:
+        self._client, self._parent, self._what = client, parent, what
+        self._log = cache_folder("builds") / f"{name}.log"
+        self._container: Container
+
+    def __enter__(self) -> _Build:
+        self._container = self._client.containers.create(
+            self._parent,
+            entrypoint=["sleep"],
+            command=["infinity"],
+            init=True,
+            network_mode="host",
+            labels={RUN_LABEL: RUN_ID},
+        )
+        try:
+            self._container.start()
+        except BaseException:
+            self._container.remove(force=True)
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._container.remove(force=True, v=True)
+
+    def put_file(self, path: str, content: bytes) -> None:
+        script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod 755 "$1"'
+        self._checked(["sh", "-c", script, "sh", path], f"writing {path}", stdin=content)
+
+    def put_source(self, task: Task) -> None:
+        """Unpack the repository, inside the container, into the task's working directory and apply its patches."""
+        self._checked(["mkdir", "-p", task.workdir], "making the working directory")
+        if task.source.sdist:
+            archive = fetch_sdist(task.source.sdist).read_bytes()
+            strip = ["--strip-components=1", "-z"]
+        else:
+            assert task.source.path is not None
+            archive, strip = _folder_archive(task.source.path), []
+        # Modes as a fresh clone would have them, whatever the releaser's umask was.
+        unpack = ["tar", "-x", "--no-same-owner", "--no-same-permissions", *strip, "-C", task.workdir]
+        self._checked(unpack, "unpacking the source", stdin=archive)
+        for patch in task.source.patches:
+            apply = ["git", "-C", task.workdir, "apply", "--whitespace=nowarn", "-"]
+            self._checked(apply, f"applying {patch}", stdin=patch.read_bytes())
+
+    def run(self, commands: Sequence[str], *, workdir: str, env: Mapping[str, str]) -> None:
+        """Run shell commands one after another in one shell; the first that fails stops the build."""
+        ca_bundle = _host_ca_bundle()
+        if ca_bundle:
+            self._checked(["sh", "-c", f"cat > {_CA_BUNDLE}"], "handing over the CA bundle", stdin=ca_bundle)
+        marked = [f"echo '==> {number}'\n{command}" for number, command in enumerate(commands, start=1)]
+        script = "\n".join(["set -e", f"cd {shlex.quote(workdir)}", *marked])
+        result = run_in(
+            self._container,
+            ["bash", "-c", 'exec bash -c "$1" </dev/null 2>&1', "bash", script],
+            env={**_network_settings(bool(ca_bundle)), **env},
+            deadline=time.monotonic() + _BUILD_SECONDS,
+        )
+        self._checked(["rm", "-f", _CA_BUNDLE], "removing the CA bundle")
+        output = result.output.decode(errors="replace")
+        self._log.write_text(output)
+        if result.exit_code != 0:
+            reached = re.findall(r"^==> (\d+)$", output, re.MULTILINE)
+            command = commands[int(reached[-1]) - 1] if reached else "cd"
+            status = "no end within an hour" if result.exit_code is None else f"exit status {result.exit_code}"
+            last = "\n".join(output.splitlines()[-12:])
+            raise UserError(f"{self._what}: setup command failed ({status}): {command}\n{last}\nwhole log: {self._log}")
+
+    def commit(self, tag: str, config: dict[str, Any]) -> None:
+        repository, _, name = tag.rpartition(":")
+        self._container.commit(repository=repository, tag=name, conf={**config, "Cmd": ["bash"], "Entrypoint": []})
+
+    def _checked(self, argv: Sequence[str], doing: str, stdin: bytes | None = None) -> None:
+        result = run_in(self._container, argv, stdin=stdin, deadline=time.monotonic() + 600)
+        if result.exit_code != 0:
+            raise UserError(f"{self._what}: {doing} failed: {result.output.decode(errors='replace').strip()[-1000:]}")
+
+
+def _task_recipe(task: Task, base_id: str) -> list[Any]:
+    source = task.source
+    content = source.sdist or hashlib.sha256(_folder_archive(source.path or Path())).hexdigest()
+    patches = [patch.read_text() for patch in source.patches]
+    tools = [(tool.path, hashlib.sha256(tool.content).hexdigest()) for tool in tool_files()]
+    shape = [task.workdir, task.path_prepend, sorted(task.env.items()), task.base_setup, task.prepare, task.setup]
+    return [_RECIPE_VERSION, base_id, content, patches, tools, _COMMIT, *shape]
+
+
+def _check_patches(task: Task) -> None:
+    for patch in task.source.patches:
+        try:
+            if not PatchSet(patch.read_text()):
+                raise UserError(f"task {task.id}: {patch} holds no change; expected a unified diff")
+        except UnidiffParseError as error:
+            raise UserError(f"task {task.id}: {patch} is not a unified diff: {error}") from error
+
+
+def _folder_archive(folder: Path) -> bytes:
+    """A tar of a folder that is the same wherever and whenever it is made: sorted, fixed times, owner and modes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for path in sorted(_source_files(folder)):
+            info = tarfile.TarInfo(str(path.relative_to(folder)))
+            content = path.read_bytes()
+            info.size, info.mtime = len(content), _FIXED_TIME
+            info.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _source_files(folder: Path) -> Iterable[Path]:
+    skipped = {"__pycache__", ".git", ".pytest_cache", ".hypothesis"}
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in skipped and not name.endswith(".egg-info")]
+        for name in files:
+            path = Path(root, name)
+            if path.is_file() and not path.is_symlink() and not name.endswith(".pyc"):
+                yield path
+
+
+def _host_ca_bundle() -> bytes | None:
+    for variable in ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(variable)
+        if path and Path(path).is_file():
+            return Path(path).read_bytes()
+    system = Path("/etc/ssl/certs/ca-certificates.crt")
+    return system.read_bytes() if system.is_file() else None
+
+
+def _network_settings(has_ca_bundle: bool) -> dict[str, str]:
+    """The environment of a build command: how this host reaches the network, for the length of that command only."""
+    settings = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+    settings["DEBIAN_FRONTEND"] = "noninteractive"
+    if has_ca_bundle:
+        settings |= dict.fromkeys(("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), _CA_BUNDLE)
+    if url := index_url():
+        settings["PIP_INDEX_URL"] = url
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_TRUSTED_HOST"):
+        for variable in (name, name.lower()):
+            if value := os.environ.get(variable):
+                settings[variable] = value
+    return settings
+
+
+def _digest(recipe: Any) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=list).encode()).hexdigest()[:12]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:100].lstrip(".-") or "task"
+
+
+def _lock(key: str) -> threading.Lock:
+    with _locks_guard:
+        return _locks[key]

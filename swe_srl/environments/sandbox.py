@@ -1,0 +1,64 @@
+"""A running, isolated container of a task: what the rest of the project knows of containers.
+
+Invariant: whatever runs inside is hostile. A sandbox has no network, no capabilities and nothing of the host; every command
+has a wall-clock limit and a cap on its output; closing a sandbox removes it whatever it was doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from swe_srl.scaffolds.base import CommandResult
+
+
+class SandboxLost(Exception):
+    """The container is gone or no longer answers; its state cannot be used any further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a sandbox may use."""
+
+    memory_bytes: int = 4 * 1024**3
+    cpus: float = 2.0
+    pids: int = 512
+    """Processes and threads together."""
+    file_bytes: int = 2 * 1024**3
+    """Largest file it may write."""
+    open_files: int = 4096
+    output_bytes: int = 10 * 1024**2
+    """Output kept of one command; the rest is drained and counted."""
+
+
+class Sandbox(Protocol):
+    """One running container. Use it as a context manager: leaving it removes the container."""
+
+    def execute(
+        self, command: str, *, timeout: float, env: Mapping[str, str] | None = None, session: bool = False
+    ) -> CommandResult:
+        """Run a bash script and wait for it.
+
+        session: start in the working directory and with the exported variables that the last session command left, as an agent
+        with one long-lived shell would; otherwise start afresh in the task's working directory.
+        A command over `timeout` seconds is killed with its process group and has returncode None.
+        Raises SandboxLost when the container cannot answer any more.
+        """
+        ...
+
+    def read_file(self, path: str) -> bytes:
+        """The bytes of a file in the container. Raises FileNotFoundError; ValueError where it is larger than the output cap."""
+        ...
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Write a file in the container, as a command inside would."""
+        ...
+
+    def close(self) -> None:
+        """Remove the container. May be called twice."""
+        ...
+
+    def __enter__(self) -> Sandbox: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...

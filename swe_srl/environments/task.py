@@ -1,0 +1,171 @@
+"""A task: a repository at a state, an issue, and how to install and test it.
+
+Invariant: a `Task` is plain data that was checked when it was read; everything that decides what its image holds is a field of
+it. Tasks come from TOML (`environments/NAME/task.toml`) and from JSON lines; a bad task is listed with its reason and the good
+ones are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from swe_srl.errors import UserError
+
+
+class Source(BaseModel):
+    """Where the repository comes from: exactly one of `sdist` and `path`, then patches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sdist: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
+        description="A source release on the package index, `name==version`.",
+    )
+    path: Path | None = Field(None, description="A local folder, relative to the file that names it.")
+    patches: tuple[Path, ...] = Field((), description="Unified diffs applied in order, relative to the file that names them.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Source:
+        if (self.sdist is None) == (self.path is None):
+            raise ValueError("give exactly one of `sdist` and `path`")
+        return self
+
+
+class Task(BaseModel):
+    """One task. Every field that shapes the image is part of the image's address."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, description="Unique name; trajectories refer to it.")
+    repo: str = Field("", description="The library it belongs to; data is held out by it.")
+    problem_statement: str = Field("", description="The issue as a user filed it.")
+    source: Source
+    base_image: str = Field("swe-srl/base:py311", description="Image reference the task's image starts from.")
+    base_setup: tuple[str, ...] = Field(
+        (), description="Shell commands run in the base image; tasks with equal ones share the layer."
+    )
+    prepare: tuple[str, ...] = Field((), description="Shell commands in the working directory before the base commit.")
+    setup: tuple[str, ...] = Field(
+        (), description="Shell commands after it, in the same shell; their changes stay uncommitted."
+    )
+    workdir: str = Field("/testbed", pattern=r"^/[^\s:]+$", description="Where the repository lies in the container.")
+    path_prepend: tuple[str, ...] = Field((), description="Folders put before PATH, for example a virtual environment's bin.")
+    env: Mapping[str, str] = Field(default_factory=dict, description="Environment variables at setup and in the sandbox.")
+    test_command: str = Field("", description="Runs the tests; pytest output with -rA is understood.")
+    fail_to_pass: tuple[str, ...] = Field((), description="Tests that fail before the fix and pass after it.")
+    pass_to_pass: tuple[str, ...] = Field((), description="Tests that pass before and after.")
+    test_patch: str | None = Field(
+        None, description="A diff that adds the fail-to-pass tests. In TOML: the name of a file beside it."
+    )
+    extra: Mapping[str, Any] = Field(default_factory=dict, description="What the source of the task holds beyond these fields.")
+
+    @field_validator("base_setup", "prepare", "setup", mode="before")
+    @classmethod
+    def _no_empty_commands(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and any(isinstance(item, str) and not item.strip() for item in value):
+            raise ValueError("a command is empty")
+        return value
+
+
+@dataclass(slots=True)
+class TaskSet:
+    """The tasks that could be read, by id, and why others could not."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """(file or file:line, reason)"""
+
+
+def load_tasks(paths: Iterable[Path]) -> TaskSet:
+    """Read task.toml files, folders that hold some, and .jsonl files with one task a line.
+
+    Raises UserError where a path does not exist; bad tasks are listed in `TaskSet.bad`.
+    """
+    found = TaskSet()
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; give a task.toml, a folder that holds some, or a .jsonl file")
+        for origin, read in _documents(path):
+            try:
+                task = read()
+            except (ValidationError, ValueError, OSError) as error:
+                found.bad.append((origin, _reason(error)))
+                continue
+            if task.id in found.tasks:
+                found.bad.append((origin, f"duplicate task id {task.id!r}"))
+            else:
+                found.tasks[task.id] = task
+    return found
+
+
+def task_from_row(row: Mapping[str, Any], folder: Path = Path()) -> Task:
+    """A task from a JSON row; names of public data sets (`instance_id`, `base`, `venv`) are understood.
+
+    Raises ValueError or pydantic's ValidationError where the row is not a task.
+    """
+    if not isinstance(row, Mapping):
+        raise ValueError("expected a JSON object")
+    fields = dict(row)
+    if "instance_id" in fields:
+        fields.setdefault("id", fields.pop("instance_id"))
+    if "base" in fields:
+        fields.setdefault("base_image", f"swe-srl/base:{fields.pop('base')}")
+    if fields.get("venv"):
+        fields.setdefault("path_prepend", [f"{fields.pop('venv')}/bin"])
+    known = {name: value for name, value in fields.items() if name in Task.model_fields and value is not None}
+    unknown = {name: value for name, value in fields.items() if name not in Task.model_fields}
+    known["extra"] = {**known.get("extra", {}), **unknown}
+    return _anchored(Task.model_validate(known), folder)
+
+
+def _documents(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.is_dir():
+        files = sorted(path.rglob("task.toml"))
+        if not files:
+            raise UserError(f"{path}: holds no task.toml")
+        for file in files:
+            yield str(file), lambda file=file: _task_from_toml(file)
+    elif path.suffix == ".toml":
+        yield str(path), lambda: _task_from_toml(path)
+    elif path.suffix == ".jsonl":
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            if line.strip():
+                yield f"{path}:{number}", lambda line=line: task_from_row(json.loads(line), path.parent)
+    else:
+        raise UserError(f"{path}: not a task file; expected .toml or .jsonl")
+
+
+def _task_from_toml(file: Path) -> Task:
+    fields = tomllib.loads(file.read_text(encoding="utf-8"))
+    if "test_patch" in fields:
+        fields["test_patch"] = (file.parent / fields["test_patch"]).read_text(encoding="utf-8")
+    return _anchored(Task.model_validate(fields), file.parent)
+
+
+def _anchored(task: Task, folder: Path) -> Task:
+    """The task with its file names made absolute, each checked to be there."""
+    source = task.source
+    path = (folder / source.path).resolve() if source.path else None
+    patches = tuple((folder / patch).resolve() for patch in source.patches)
+    for needed in (*((path,) if path else ()), *patches):
+        if not needed.exists():
+            raise ValueError(f"source: {needed} does not exist")
+    return task.model_copy(update={"source": source.model_copy(update={"path": path, "patches": patches})})
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'task'}: {item['msg']}" for item in error.errors())
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON at column {error.colno}: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte {error.start}"
+    return str(error)

@@ -1,0 +1,53 @@
+"""The seam between what asks for samples and what generates them.
+
+Invariant: token ids are the truth. A sampler gets prompt token ids and returns the ids it generated with their
+log-probabilities; nothing is ever re-tokenised from text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """How samples are drawn."""
+
+    n: int = 1
+    """Samples for each prompt (the group size G)."""
+    temperature: float = 1.0
+    """0 means greedy."""
+    max_tokens: int = 512
+    """Longest sample, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample; kept in the sample."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled answer."""
+
+    token_ids: tuple[int, ...]
+    """The generated ids, the end-of-turn token included where it was generated."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each generated id under the sampler's distribution at the sampling temperature."""
+    text: str
+    """The ids decoded without special tokens."""
+    finish: Literal["stop", "length"]
+    """`length` when the sample was cut at `max_tokens`."""
+
+
+class Sampler(Protocol):
+    """Something that continues prompts with the current policy."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
+        """For each prompt of token ids, `options.n` samples, in the order of the prompts."""
+        ...
+
+    def update_weights(self, checkpoint: Path | None) -> None:
+        """Serve the policy's new weights: a saved model folder, or None where sampler and trainer share one model in memory."""
+        ...

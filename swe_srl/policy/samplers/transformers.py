@@ -1,0 +1,173 @@
+"""A sampler on a transformers model that the trainer holds in memory: no server, no copy of the weights.
+
+Invariant: `token_ids` are exactly the ids drawn, and `logprobs` are theirs under the distribution they were drawn from (no
+top-k, no top-p). A sample depends on the weights, its prompt, its place in the call and the seed; what it is batched with
+changes nothing but rounding.
+
+torch is imported with this module; import it only where a model is at hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swe_srl.errors import UserError
+from swe_srl.policy.base import Sample, SamplingOptions
+from swe_srl.policy.prompts import end_of_turn_id
+from swe_srl.policy.samplers.decoding import Decoder, ExpandedDecoder, PackedDecoder, packs_exactly
+
+_log = logging.getLogger(__name__)
+_CHECK_TOKENS = 64
+
+
+class TransformersSampler:
+    """Implements `swe_srl.policy.base.Sampler`. Prompts are computed once for all their samples, and batched."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 32_768, packed: bool | None = None) -> None:
+        """`batch_tokens` bounds the tokens (prompts + n · max_tokens of each) whose keys and values are held at a time.
+
+        `packed` chooses between the two decoders of `swe_srl.policy.samplers.decoding`; None tests the packed one on the first
+        prompt and falls back, with a warning, where it does not reproduce the model.
+        """
+        self._model, self._tokenizer = model, tokenizer
+        self._batch_tokens, self._packed = batch_tokens, packed
+        self._ends = _end_ids(model, tokenizer)
+
+    def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
+        """For each prompt `options.n` samples, in the order of the prompts.
+
+        At temperature 0 the log-probabilities are those of temperature 1, since greedy choice has none. Raises UserError for a
+        prompt that leaves less than `options.max_tokens` of the model's context.
+        """
+        self._check_lengths(prompts, options.max_tokens)
+        generator = torch.Generator().manual_seed(options.seed)
+        uniforms = torch.rand(len(prompts), options.n, options.max_tokens, generator=generator, dtype=torch.float64)
+        samples: dict[int, list[Sample]] = {}
+        with _inference(self._model):
+            for batch in self._batches(prompts, options):
+                drawn = self._decode([prompts[i] for i in batch], uniforms[batch], options)
+                samples.update(zip(batch, drawn, strict=True))
+        return [samples[i] for i in range(len(prompts))]
+
+    def update_weights(self, checkpoint: Path | None) -> None:
+        """Nothing to do: the model is the trainer's own. Raises ValueError for a checkpoint, which would be ignored."""
+        if checkpoint is not None:
+            raise ValueError(f"this sampler shares the trainer's model and cannot load {checkpoint}")
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        longest = max(map(len, prompts), default=0)
+        if limit is not None and longest + max_tokens > limit:
+            raise UserError(
+                f"a prompt of {longest} tokens and max_tokens = {max_tokens} exceed the model's context of {limit}: "
+                "lower max_prompt_tokens or max_tokens"
+            )
+        if not all(prompts):
+            raise ValueError("a prompt without tokens cannot be continued")
+
+    def _batches(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> Iterator[list[int]]:
+        """Indices of the prompts that are sampled together, longest first."""
+        batch: list[int] = []
+        tokens = 0
+        for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+            size = len(prompts[i]) + options.n * options.max_tokens
+            if batch and tokens + size > self._batch_tokens:
+                yield batch
+                batch, tokens = [], 0
+            batch.append(i)
+            tokens += size
+        if batch:
+            yield batch
+
+    def _decoder(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> Decoder:
+        if self._packed is None:
+            self._packed = packs_exactly(self._model, prompts[0][:_CHECK_TOKENS])
+            if not self._packed:
+                _log.warning("packed sampling does not reproduce this model; each sample gets its own cache, which is slower")
+        kind = PackedDecoder if self._packed else ExpandedDecoder
+        return kind(self._model, prompts, options.n, options.max_tokens)
+
+    def _decode(self, prompts: Sequence[Sequence[int]], uniforms: Tensor, options: SamplingOptions) -> list[list[Sample]]:
+        """Samples of one batch; `uniforms` [prompts, n, max_tokens] are the random numbers they are drawn with."""
+        decoder = self._decoder(prompts, options)
+        rows = [(p, s) for p in range(len(prompts)) for s in range(options.n)]
+        ids: dict[tuple[int, int], list[int]] = {row: [] for row in rows}
+        logprobs: dict[tuple[int, int], list[float]] = {row: [] for row in rows}
+        finished: set[tuple[int, int]] = set()
+        logits = decoder.prefill().repeat_interleave(options.n, dim=0)
+        for t in range(options.max_tokens):
+            numbers = torch.stack([uniforms[p, s, t] for p, s in rows])
+            tokens, chosen = draw(logits, numbers, options.temperature)
+            for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+                ids[row].append(token)
+                logprobs[row].append(logprob)
+                if token in self._ends or self._completes_stop(ids[row], options.stop):
+                    finished.add(row)
+            live = [i for i, row in enumerate(rows) if row not in finished]
+            if not live or t == options.max_tokens - 1:
+                break
+            rows = [rows[i] for i in live]
+            logits = decoder.step(rows, tokens[torch.tensor(live, device=tokens.device)])
+        return [
+            [self._sample(ids[p, s], logprobs[p, s], (p, s) in finished, options.stop) for s in range(options.n)]
+            for p in range(len(prompts))
+        ]
+
+    def _completes_stop(self, ids: list[int], stop: tuple[str, ...]) -> bool:
+        """Whether the last token completed a stop string, given that none before it did."""
+        if not stop:
+            return False
+        # Every token holds at least one byte, but for special ones: a few more tokens than bytes hold the whole stop string.
+        tail = ids[-max(len(s.encode()) for s in stop) - 4 :]
+        text = self._tokenizer.decode(tail, skip_special_tokens=True)
+        return any(s in text for s in stop)
+
+    def _sample(self, ids: list[int], logprobs: list[float], stopped: bool, stop: tuple[str, ...]) -> Sample:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        # The token that completes a stop string may hold a few characters more; the ids keep them, the text ends at the string.
+        ends = [text.index(s) + len(s) for s in stop if s in text]
+        return Sample(tuple(ids), tuple(logprobs), text[: min(ends)] if ends else text, "stop" if stopped else "length")
+
+
+def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Draw one token a row by inverting the cumulative distribution.
+
+    `logits` [rows, vocabulary], `uniforms` [rows] in [0, 1). Returns the tokens and their log-probabilities (float32), [rows]
+    each. Temperature 0 takes the most likely token and gives its log-probability at temperature 1.
+    """
+    logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+    if temperature == 0:
+        tokens = logprobs.argmax(-1)
+    else:
+        # float64: in float32 the running sum over a large vocabulary loses the unlikely tokens.
+        cumulative = logprobs.double().exp().cumsum(-1)
+        numbers = uniforms.to(cumulative)[:, None] * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, numbers, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer: the chat template's end of turn and whatever the model's generation settings name."""
+    named = getattr(model, "generation_config", None) and model.generation_config.eos_token_id
+    ids = {end_of_turn_id(tokenizer), tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return frozenset(i for i in ids if i is not None)
+
+
+@contextmanager
+def _inference(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; training mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        # Not inference_mode: what a model caches inside (rotary tables) must stay usable in training.
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

@@ -1,0 +1,97 @@
+"""A run folder read back for people: what the report and the tables show.
+
+Invariant: reads only; every part may be missing (a run that was interrupted, one without srl) and is then empty.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swe_srl.errors import UserError
+
+EVALUATED = {
+    "mean_reward": "reward (−1 if invalid)",
+    "format_validity": "valid format",
+    "mean_similarity": "similarity to the expert (0 if invalid)",
+    "mean_similarity_valid": "similarity of valid answers",
+    "tool_accuracy": "same tool as the expert",
+}
+"""The aggregates of an evaluation, in the order shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run folder holds."""
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    data: Mapping[str, Any]
+    run: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[str, Mapping[str, Any]]
+    """By name, in the order made: before, stage-1-sft, …, after."""
+    replay: Sequence[Mapping[str, Any]]
+
+
+def read_run(folder: Path) -> RunData:
+    """Read a run folder. Raises UserError where it is none, or a file in it is damaged."""
+    if not (folder / "recipe.toml").is_file():
+        raise UserError(f"{folder}: is not a run folder (no recipe.toml)")
+    try:
+        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{folder / 'recipe.toml'}: is not TOML: {error}") from error
+    names = sorted((path.stem.removeprefix("evaluation-") for path in folder.glob("evaluation-*.json")), key=_evaluation_order)
+    return RunData(
+        folder=folder,
+        recipe=recipe,
+        versions=_json(folder / "versions.json", {}),
+        data=_json(folder / "data.json", {}),
+        run=_json(folder / "run.json", {}),
+        metrics=list(read_lines(folder / "metrics.jsonl")),
+        evaluations={name: _json(folder / f"evaluation-{name}.json", {}) for name in names},
+        replay=_json(folder / "replay.json", []),
+    )
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file, none where there is no file; a last line cut short by a crash is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                if line.endswith("\n"):
+                    raise UserError(f"{path}, line {number}: is not JSON: {error}") from error
+
+
+def shown_groups(folder: Path, count: int) -> list[dict[str, Any]]:
+    """At most `count` kept groups of samples.jsonl, evenly spread from the first update to the last."""
+    places = [number for number, group in enumerate(read_lines(folder / "samples.jsonl")) if group["kept"]]
+    if len(places) > count:
+        places = [places[round(i * (len(places) - 1) / max(1, count - 1))] for i in range(count)]
+    chosen = set(places)
+    return [group for number, group in enumerate(read_lines(folder / "samples.jsonl")) if number in chosen]
+
+
+def _json(path: Path, default: Any) -> Any:
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON: {error}") from error
+
+
+def _evaluation_order(name: str) -> tuple[int, int, str]:
+    place = {"before": 0, "after": 2}.get(name, 1)
+    number = name.split("-")[1] if name.startswith("stage-") and name.count("-") >= 2 else "0"
+    return place, int(number) if number.isdecimal() else 0, name

@@ -1,0 +1,164 @@
+"""Evaluate a policy on held-out expert steps: given the expert's context, does it do what the expert did?
+
+Invariant: every step given is in the result, either with its samples or among `skipped` with the reason. Intervals resample
+steps, never samples, because the samples of a step are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from swe_srl.policy.base import Sample, Sampler, SamplingOptions
+from swe_srl.policy.format import render_action
+from swe_srl.policy.prompts import PromptOptions, PromptTooLongError, encode_step
+from swe_srl.rewards import score_answer
+from swe_srl.trajectories.model import Step
+
+_STEPS_A_CALL = 16
+_RESAMPLES = 1000
+
+Tools = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """One sampled answer and its marks."""
+
+    text: str
+    valid: bool
+    error: str | None
+    similarity: float | None
+    """To the expert's action; None when invalid."""
+    tool_correct: bool
+    """The answer is valid and calls the tool that the expert called."""
+    reward: float
+    finish: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step and what was sampled there."""
+
+    id: str
+    prompt_tokens: int
+    expert_action: str
+    samples: tuple[SampleRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with the 95% percentile-bootstrap interval over steps."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvaluation:
+    """Marks of a policy on expert steps. Estimates are None where there is nothing to average."""
+
+    n: int
+    """Steps evaluated."""
+    format_validity: Estimate | None
+    mean_reward: Estimate | None
+    mean_similarity: Estimate | None
+    """Over all samples, an invalid one counting 0."""
+    mean_similarity_valid: Estimate | None
+    """Over the valid samples only."""
+    tool_accuracy: Estimate | None
+    """Share of samples that call the expert's tool, an invalid one counting as wrong."""
+    steps: tuple[StepRecord, ...]
+    skipped: Mapping[str, str]
+    """Steps that could not be evaluated, by id: a prompt that is too long, an action that the answer format cannot hold."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return asdict(self)
+
+
+def evaluate_steps(
+    steps: Sequence[Step],
+    sampler: Sampler,
+    tokenizer: Any,
+    tools_for: Callable[[Step], Tools],
+    prompt_options: PromptOptions,
+    sampling_options: SamplingOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> StepEvaluation:
+    """Sample `sampling_options.n` answers at each step and compare their actions with the expert's.
+
+    `tools_for` gives the tools of a step's scaffold; `progress` is called with (steps done, steps in all). Reproducible:
+    sampling and bootstrap use `sampling_options.seed`, and call c of the sampler gets seed + c.
+    """
+    records: list[StepRecord] = []
+    skipped: dict[str, str] = {}
+    for call, start in enumerate(range(0, len(steps), _STEPS_A_CALL)):
+        ready: list[tuple[Step, list[int]]] = []
+        for step in steps[start : start + _STEPS_A_CALL]:
+            try:
+                render_action(step.action)
+                ready.append((step, encode_step(step, tools_for(step), prompt_options, tokenizer)))
+            except PromptTooLongError as error:
+                skipped[step.id] = str(error)
+            except ValueError as error:
+                skipped[step.id] = f"the expert's action cannot be a target: {error}"
+        options = replace(sampling_options, seed=sampling_options.seed + call)
+        groups = sampler.sample([prompt for _, prompt in ready], options) if ready else []
+        for (step, prompt), group in zip(ready, groups, strict=True):
+            marked = tuple(_mark(step, sample, tools_for(step)) for sample in group)
+            records.append(StepRecord(step.id, len(prompt), render_action(step.action), marked))
+        if progress is not None:
+            progress(min(start + _STEPS_A_CALL, len(steps)), len(steps))
+    return _summarise(tuple(records), skipped, sampling_options.seed)
+
+
+def bootstrap(totals: Sequence[float], counts: Sequence[int], seed: int, resamples: int = _RESAMPLES) -> Estimate | None:
+    """The mean of all samples and its interval, from each step's sum and number of samples. None where there are no samples.
+
+    A resample of steps that holds no sample at all is left out of the interval.
+    """
+    import numpy as np
+
+    total, count = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
+    if count.sum() == 0:
+        return None
+    chosen = np.random.default_rng(seed).integers(0, len(count), size=(resamples, len(count)))
+    sums, sizes = total[chosen].sum(axis=1), count[chosen].sum(axis=1)
+    low, high = np.quantile(sums[sizes > 0] / sizes[sizes > 0], [0.025, 0.975])
+    return Estimate(float(total.sum() / count.sum()), float(low), float(high))
+
+
+def _mark(step: Step, sample: Sample, tools: Tools) -> SampleRecord:
+    scored = score_answer(step, sample.text, sample.finish, tools)
+    action = scored.answer.action
+    return SampleRecord(
+        text=sample.text,
+        valid=action is not None,
+        error=scored.answer.error,
+        similarity=scored.similarity,
+        tool_correct=action is not None and [c.name for c in action.calls] == [c.name for c in step.action.calls],
+        reward=scored.reward,
+        finish=sample.finish,
+        tokens=len(sample.token_ids),
+    )
+
+
+def _summarise(records: tuple[StepRecord, ...], skipped: Mapping[str, str], seed: int) -> StepEvaluation:
+    def mean(value: Callable[[SampleRecord], float], valid_only: bool = False) -> Estimate | None:
+        kept = [[value(s) for s in record.samples if s.valid or not valid_only] for record in records]
+        return bootstrap([sum(values) for values in kept], [len(values) for values in kept], seed)
+
+    return StepEvaluation(
+        n=len(records),
+        format_validity=mean(lambda s: s.valid),
+        mean_reward=mean(lambda s: s.reward),
+        mean_similarity=mean(lambda s: s.similarity or 0.0),
+        mean_similarity_valid=mean(lambda s: s.similarity or 0.0, valid_only=True),
+        tool_accuracy=mean(lambda s: s.tool_correct),
+        steps=records,
+        skipped=dict(skipped),
+    )

@@ -1,0 +1,42 @@
+"""Agent-computer interfaces, one file each, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from swe_srl.errors import UserError
+from swe_srl.scaffolds.base import Scaffold, ToolFile
+
+
+def _mini_swe_agent() -> Scaffold:
+    from swe_srl.scaffolds.mini_swe_agent import MiniSweAgent
+
+    return MiniSweAgent()
+
+
+def _swe_agent(review: bool) -> Scaffold:
+    from swe_srl.scaffolds.swe_agent import SweAgent
+
+    return SweAgent(review=review)
+
+
+_SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {
+    "mini-swe-agent": _mini_swe_agent,
+    "swe-agent": lambda: _swe_agent(review=False),
+    "swe-agent-review": lambda: _swe_agent(review=True),
+}
+
+
+@cache
+def get_scaffold(name: str) -> Scaffold:
+    """The scaffold of that name. Raises UserError for an unknown name."""
+    if name not in _SCAFFOLDS:
+        raise UserError(f"unknown scaffold {name!r}; known: {', '.join(sorted(_SCAFFOLDS))}")
+    return _SCAFFOLDS[name]()
+
+
+def tool_files() -> list[ToolFile]:
+    """Every program that any scaffold needs inside a container, each once."""
+    files = {file.path: file for name in sorted(_SCAFFOLDS) for file in get_scaffold(name).tool_files}
+    return [files[path] for path in sorted(files)]

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swe_srl.config import Recipe, SftStage, SrlStage, load_recipe
+from swe_srl.errors import UserError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+MINIMAL = """
+[model]
+name = "policy"
+[data]
+train = ["trajectories/*.jsonl"]
+[[stages]]
+objective = "sft"
+epochs = 2
+steps_per_update = 8
+lr = 3e-5
+[[stages]]
+objective = "srl"
+updates = 3
+lr = 1e-5
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_stages_are_typed_by_their_objective(recipe: Path) -> None:
+    sft, srl = load_recipe(recipe).stages
+    assert isinstance(sft, SftStage)
+    assert isinstance(srl, SrlStage)
+    assert (sft.epochs, sft.lr, srl.updates, srl.clip_low, srl.std_normalisation) == (2, 3e-5, 3, 0.2, True)
+
+
+@pytest.mark.parametrize(("steps", "updates"), [(1, 1), (8, 2), (9, 3), (12, 3), (13, 4)])
+def test_epochs_become_whole_updates(recipe: Path, steps: int, updates: int) -> None:
+    assert load_recipe(recipe).stages[0].total_updates(steps) == updates
+
+
+def test_overrides_are_toml_values_applied_in_order(recipe: Path) -> None:
+    read = load_recipe(recipe, ["seed=3", "seed=4", 'model.dtype="bfloat16"', "stages.1.lr=5e-7", "prompt.last_pairs=2"])
+    assert (read.seed, read.model.dtype, read.stages[1].lr, read.prompt.last_pairs) == (4, "bfloat16", 5e-7, 2)
+
+
+def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
+    read = load_recipe(
+        recipe, [r'model.name="a\"b\\c\n\u007f→😀"', "data.max_train_steps=7", 'data.hold_out_tasks=["x-*", "y"]']
+    )
+    recipe.write_text(read.to_toml())
+    assert load_recipe(recipe) == read
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.1.learning_rate=1", "stages.1.learning_rate: unknown option; known here: clip_high, clip_low, epochs"),
+        ("stages.0.epsilon=0.1", "stages.0.epsilon: unknown option"),
+        ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, name"),
+        ("speed=1", "speed: unknown option; known here: data, evaluation, model"),
+        ('seed="3"', "seed: input should be a valid integer (given '3')"),
+        ("stages.1.lr=true", "stages.1.lr: input should be a valid number (given True)"),
+        ("stages.1.lr=inf", "stages.1.lr: input should be a finite number"),
+        ("stages.1.lr=0", "stages.1.lr: input should be greater than 0"),
+        ("stages.0.updates=3", "stages.0: give exactly one of `updates` and `epochs`"),
+        ('stages.0.objective="dpo"', "'dpo'"),
+        ('model.dtype="float16"', "model.dtype: input should be 'float32' or 'bfloat16' (given 'float16')"),
+        ("sampling.samples=1", "sampling.samples of at least 2"),
+        ("sampling.temperature=0", "sampling.temperature above 0"),
+        ("data.train=[]", "data.train: list should have at least 1 item"),
+        ("stages.2.lr=1", "stages has items 0 to 1, no '2'"),
+        ("model.name.first=1", "model.name is a value, not a section"),
+        ("model.name=policy", 'a text needs quotes: model.name="policy"'),
+        ("seed", "write key.sub=value"),
+        ("seed=1\nout='x'", "more than one value"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(recipe: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe, [override])
+    assert message in str(caught.value)
+
+
+def test_the_file_is_named(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(MINIMAL.replace('name = "policy"', ""))
+    with pytest.raises(UserError, match=r"recipe\.toml: model\.name: missing"):
+        load_recipe(recipe)
+    recipe.write_text("seed = ")
+    with pytest.raises(UserError, match=r"recipe\.toml: is not TOML"):
+        load_recipe(recipe)
+    with pytest.raises(UserError, match=r"none\.toml: cannot be read"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    load_recipe(path)
+
+
+def test_every_option_says_what_it_is() -> None:
+    def options(model: type) -> list[tuple[str, str | None]]:
+        return [(f"{model.__name__}.{name}", field.description) for name, field in model.model_fields.items()]  # type: ignore[attr-defined]
+
+    sections = [
+        field.annotation for name, field in Recipe.model_fields.items() if name in ("model", "data", "prompt", "sampling")
+    ]
+    for section in [*sections, SftStage, SrlStage]:
+        assert section is not None
+        undocumented = [name for name, description in options(section) if not description and not name.endswith(".objective")]
+        assert undocumented == []
+
+
+def test_reading_a_recipe_does_not_import_torch() -> None:
+    code = "import sys, swe_srl.config; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
