@@ -44,6 +44,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status = app(standalone_mode=False)
+        if status == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         _fail(str(error))
     except typer.Exit as stop:
@@ -51,9 +53,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; what was finished is kept, containers of this run are removed", status=130)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            _fail(f"the disk is full ({error.filename or 'while writing'}): free space and run the command again")
+        if error.filename is None:
             raise
-        _fail(f"the disk is full ({error.filename or 'while writing'}): free space and run the command again")
+        _fail(f"{error.filename}: {error.strerror}")
     except Exception as error:
         if (shown := getattr(error, "show", None)) is None:  # click's own usage errors know how to show themselves
             raise
@@ -71,12 +75,9 @@ def doctor(as_json: Json = False) -> None:
     from swe_srl.doctor import examine, table
 
     checks = examine()
-    _output(
-        as_json,
-        {"ok": all(check.ok for check in checks), "checks": [check.to_json() for check in checks]},
-        lambda: table(checks),
-    )
-    _exit_unless(all(check.ok or not check.required for check in checks))
+    ok = all(check.ok or not check.required for check in checks)
+    _output(as_json, {"ok": ok, "checks": [check.to_json() for check in checks]}, lambda: table(checks))
+    _exit_unless(ok)
 
 
 @app.command("import")

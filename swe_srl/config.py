@@ -65,6 +65,9 @@ class PromptSection(Section):
         default=None, ge=0, description="Keep the issue and the last n action-observation pairs; absent: the whole prefix."
     )
     max_observation_chars: int = Field(default=10_000, ge=1, description="Longer observations are cut in the middle.")
+    tool_descriptions: bool = Field(
+        default=True, description="Describe every tool and parameter; false lists the signatures alone."
+    )
     max_prompt_tokens: int | None = Field(
         default=None,
         ge=1,
@@ -106,7 +109,7 @@ class StageSection(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this norm.")
     tokens_per_microbatch: int = Field(
-        default=8192,
+        default=4096,
         ge=1,
         description="Padded tokens of one forward at most; a longer sequence goes alone. Results do not depend on it.",
     )

@@ -1,11 +1,32 @@
-"""What several test modules share."""
+"""What several test modules share.
+
+A test may be skipped on a machine that lacks something. Where the environment variable CI is set nothing may be lacking but
+the folder of real data: any other skip is a failure there.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from swe_srl.environments.docker import DockerSandbox
+
+ROOT = Path(__file__).parents[1]
+_NO_REAL_DATA = "no real data at"
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test; where CI is set, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; in CI this must not be skipped", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -13,5 +34,73 @@ def real_data() -> Path:
     """The folder of real trajectories; the test is skipped where there is none."""
     folder = Path(os.environ.get("SWE_SRL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}")
+        pytest.skip(f"{_NO_REAL_DATA} {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def client() -> DockerClient:
+    """A client of the Docker daemon. Tests that use it are marked `docker` by that."""
+    from swe_srl.environments.docker import connect
+    from swe_srl.errors import UserError
+
+    try:
+        return connect()
+    except UserError as error:
+        lacking(str(error))
+
+
+@pytest.fixture(scope="session")
+def base_image(client: DockerClient) -> str:
+    """The base image with Python 3.11, made where it is missing."""
+    from swe_srl.environments.base_image import BASE_IMAGES, ensure_base_image
+
+    tag = BASE_IMAGES["py311"].tag
+    ensure_base_image(client, tag, print)
+    return tag
+
+
+@pytest.fixture
+def sandbox(client: DockerClient, base_image: str) -> Iterator[DockerSandbox]:
+    """A fresh sandbox of the base image."""
+    from swe_srl.environments.docker import DockerSandbox
+
+    with DockerSandbox.start(client, base_image) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def builtin_model() -> str:
+    """The name of the model that comes from PyPI. Tests that use it are marked `model` by that."""
+    from swe_srl.policy.model import model_status
+
+    status = model_status()
+    if status["gguf"] is None:
+        lacking(f"{status['name']} is not installed: {status['fix']}")
+    return str(status["name"])
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    fixtures = getattr(item, "fixturenames", ())
+    for fixture, marker in (("client", "docker"), ("builtin_model", "model"), ("real_data", "real_data")):
+        if fixture in fixtures:
+            item.add_marker(marker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: Any) -> Any:
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if _NO_REAL_DATA not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (in CI nothing may be skipped)"
+    return report

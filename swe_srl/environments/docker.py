@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import Ulimit
+from requests.exceptions import RequestException
 
 from swe_srl.environments.sandbox import Limits, SandboxLost
 from swe_srl.errors import UserError
@@ -34,7 +36,8 @@ _SESSION_FOLDER = "/var/lib/swe-srl/session"
 # The state of the long-lived shell is kept in files: whatever copies the container's files copies the shell's state too.
 # One line, so that bash counts the lines of the command itself from 1.
 _SESSION_SCRIPT = (
-    f'if [ -f {_SESSION_FOLDER}/variables ]; then . {_SESSION_FOLDER}/variables; cd -- "$(cat {_SESSION_FOLDER}/cwd)"; fi; '
+    f"if [ -f {_SESSION_FOLDER}/variables ]; then unset -v $(compgen -e) 2> /dev/null; . {_SESSION_FOLDER}/variables; "
+    f'cd -- "$(cat {_SESSION_FOLDER}/cwd)"; fi; '
     f"trap 'mkdir -p {_SESSION_FOLDER}; pwd > {_SESSION_FOLDER}/cwd; export -p > {_SESSION_FOLDER}/variables' EXIT; "
     'eval "$1"'
 )
@@ -70,7 +73,7 @@ def docker_errors(what: str) -> Iterator[None]:
             raise UserError(
                 f"{what}: the disk is full ({message}); free space, for example with `docker image prune`"
             ) from error
-        if isinstance(error, OSError) and not isinstance(error, DockerException | ConnectionError):
+        if isinstance(error, OSError) and not isinstance(error, DockerException | ConnectionError | RequestException):
             raise
         raise UserError(f"{what}: the Docker daemon failed ({message}); is it still running? See `swe-srl doctor`") from error
 
@@ -116,8 +119,9 @@ def run_in(
     finished = False
     try:
         if stdin is not None:
-            sock.sendall(stdin)
-            sock.shutdown(1)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read to the end
+                sock.sendall(stdin)
+                sock.shutdown(1)
         while True:
             wait = 0.25 if deadline is None else min(0.25, deadline - time.monotonic())
             if wait <= 0:
@@ -161,9 +165,12 @@ def pool_of_containers(client: docker.DockerClient, workers: int) -> Iterator[Th
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        # Once to end what the threads wait for, and again for what one of them may have been starting meanwhile.
-        _remove_containers_of_this_run(client)
-        pool.shutdown(wait=True)
+        ending = threading.Thread(target=pool.shutdown, daemon=True)
+        ending.start()
+        # Until every thread has ended: one that was starting a container would otherwise run its work to the end.
+        while ending.is_alive():
+            _remove_containers_of_this_run(client)
+            ending.join(0.2)
         _remove_containers_of_this_run(client)
         raise
     pool.shutdown(wait=True)
@@ -171,9 +178,9 @@ def pool_of_containers(client: docker.DockerClient, workers: int) -> Iterator[Th
 
 def _remove_containers_of_this_run(client: docker.DockerClient) -> None:
     with contextlib.suppress(APIError, DockerException, OSError):
-        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}):
+        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}, ignore_removed=True):
             with contextlib.suppress(APIError):
-                container.remove(force=True, v=True)
+                remove_container(container)
 
 
 class _Frames:
@@ -238,6 +245,7 @@ class DockerSandbox:
         self, command: str, *, timeout: float, env: Mapping[str, str] | None = None, session: bool = False
     ) -> CommandResult:
         """See `Sandbox.execute`."""
+        command = command.encode("utf-8", "replace").decode()  # JSON may hold half of a surrogate pair
         if len(command.encode()) > _MAX_ARGUMENT_BYTES:
             self.write_file(_LONG_COMMAND, command.encode())
             command = f". {_LONG_COMMAND}"
@@ -249,6 +257,8 @@ class DockerSandbox:
         seconds = time.monotonic() - started
         if result.exit_code is None:
             self._kill_everything()
+        if result.exit_code == 137:  # this command alone, or everything?
+            self._check_alive()
         over = result.exit_code is None or (result.exit_code in (124, 137) and seconds >= timeout)
         return CommandResult(
             output=result.output.decode("utf-8", errors="replace"),
@@ -268,7 +278,9 @@ class DockerSandbox:
 
     def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        argv = ["bash", "-c", 'mkdir -p -- "$(dirname -- "$1")" && cat > "$1"', "bash", path]
+        # What cannot be written is read all the same: else the connection breaks and takes the reason with it.
+        script = 'mkdir -p -- "$(dirname -- "$1")" && cat > "$1" || { status=$?; cat > /dev/null; exit $status; }'
+        argv = ["bash", "-c", script, "bash", path]
         result = self._run(argv, stdin=content, deadline=time.monotonic() + 60)
         if result.exit_code != 0:
             raise OSError(f"{path} in the sandbox: {result.output.decode(errors='replace').strip()}")
@@ -277,8 +289,8 @@ class DockerSandbox:
         """See `Sandbox.close`."""
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(NotFound):
-                self._container.remove(force=True, v=True)
+            with docker_errors("removing a sandbox"):
+                remove_container(self._container)
 
     def __enter__(self) -> DockerSandbox:
         return self
@@ -292,13 +304,35 @@ class DockerSandbox:
         except (APIError, DockerException, OSError) as error:
             raise SandboxLost(f"the container no longer answers: {_first_line(error)}") from error
 
+    def _check_alive(self) -> None:
+        """Raise SandboxLost where the container was killed and not only a process in it."""
+        time.sleep(0.1)  # its processes end a moment before the daemon notes its end
+        self._run(["true"], deadline=time.monotonic() + _GRACE_SECONDS)
+        try:
+            self._container.reload()
+        except (APIError, DockerException, OSError) as error:
+            raise SandboxLost(f"the container no longer answers: {_first_line(error)}") from error
+        if self._container.status != "running":
+            raise SandboxLost("the container no longer answers: it was killed")
+
     def _kill_everything(self) -> None:
-        """The command escaped its own time-out: end every process but the container's first, or give the container up."""
-        with contextlib.suppress(SandboxLost):
-            if self._run(["bash", "-c", "kill -9 -1"], deadline=time.monotonic() + _GRACE_SECONDS).exit_code is not None:
-                return
-        self.close()
-        raise SandboxLost("a command could not be killed at its time-out; the container was removed")
+        """The command escaped its own time-out: end every process by starting the container again, or give it up."""
+        try:
+            self._container.restart(timeout=0)  # its files stay, and with them the state of the long-lived shell
+        except (APIError, DockerException, OSError) as error:
+            self.close()
+            raise SandboxLost("a command could not be killed at its time-out; the container was removed") from error
+
+
+def remove_container(container: Container) -> None:
+    """Remove a container whatever it is doing; one that is gone, or that someone else is removing, is no error."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code != 409:
+            raise
 
 
 def _first_line(error: BaseException) -> str:

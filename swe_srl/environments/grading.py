@@ -13,7 +13,10 @@ from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
 
 _TEST_PATCH = "/var/lib/swe-srl/test.patch"
-_SUMMARY = re.compile(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) (.+?)(?: - .*)?$", re.MULTILINE)
+# The last one in the output is the runner's own: what tests print may hold others.
+_SUMMARY_BEGINS = re.compile(r"^=+ short test summary info =+$", re.MULTILINE)
+# Only a passed test has no reason after its name; brackets may hold blanks and dashes.
+_SUMMARY = re.compile(r"^(?:(PASSED) (.+)|(FAILED|ERROR|XFAIL|XPASS) ([^\s\[]+(?:\[.*?\])?)(?: - .*)?)$", re.MULTILINE)
 _PASSING = {"PASSED", "XFAIL"}
 
 
@@ -41,6 +44,14 @@ class TestOutcome:
         return [test for test in (*self.fail_to_pass, *self.pass_to_pass) if test not in self.passed]
 
 
+def passed_tests(output: str) -> frozenset[str]:
+    """The tests that pytest's `-rA` summary reports as passed and none of whose phases failed."""
+    summary = _SUMMARY_BEGINS.split(output)[1:][-1:]
+    found = [(passed or other, name or named) for passed, name, other, named in _SUMMARY.findall("".join(summary))]
+    broken = {name for status, name in found if status not in _PASSING}
+    return frozenset(name for status, name in found if status in _PASSING) - broken
+
+
 def run_tests(sandbox: Sandbox, task: Task, timeout: float = 600.0) -> TestOutcome:
     """Apply the task's test patch, run its test command and read pytest's `-rA` summary.
 
@@ -54,5 +65,4 @@ def run_tests(sandbox: Sandbox, task: Task, timeout: float = 600.0) -> TestOutco
         if applied.returncode != 0:
             raise UserError(f"task {task.id}: its test patch does not apply: {applied.output.strip()[-500:]}")
     result = sandbox.execute(task.test_command, timeout=timeout)
-    passed = frozenset(name for status, name in _SUMMARY.findall(result.output) if status in _PASSING)
-    return TestOutcome(passed, task.fail_to_pass, task.pass_to_pass, result.output, result.timed_out)
+    return TestOutcome(passed_tests(result.output), task.fail_to_pass, task.pass_to_pass, result.output, result.timed_out)

@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from unidiff.errors import UnidiffParseError
 
 from swe_srl.environments.base_image import ensure_base_image, has_image
 from swe_srl.environments.cache import cache_folder
-from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, run_in
+from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, remove_container, run_in
 from swe_srl.environments.sdist import fetch_sdist, index_url
 from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
@@ -100,10 +101,10 @@ def build_image(client: docker.DockerClient, task: Task, say: Callable[[str], No
         ensure_base_image(client, task.base_image, say)
     with docker_errors(f"task {task.id}"):
         base_id = str(client.images.get(task.base_image).id)
+    _check_patches(task)
     tag = image_tag(task, base_id)
     if has_image(client, tag):
         return BuiltImage(task.id, tag, time.monotonic() - started, cached=True)
-    _check_patches(task)
     parent = _base_layer(client, task, base_id, say)
     say(f"building {task.id}")
     with _lock(tag), docker_errors(f"task {task.id}"), _Build(client, parent, f"task {task.id}", _slug(task.id)) as build:
@@ -121,9 +122,9 @@ def list_images(client: docker.DockerClient) -> list[dict[str, Any]]:
     """Every base and task image of this project: tag, size in bytes, creation time."""
     with docker_errors("listing images"):
         rows = [
-            {"tag": tag, "bytes": image.attrs["Size"], "created": image.attrs["Created"]}
-            for image in client.images.list()
-            for tag in image.tags
+            {"tag": tag, "bytes": image["Size"], "created": datetime.fromtimestamp(image["Created"], UTC).isoformat()}
+            for image in client.api.images()
+            for tag in image["RepoTags"] or ()
             if tag.startswith("swe-srl/")
         ]
     return sorted(rows, key=lambda row: str(row["tag"]))
@@ -168,7 +169,7 @@ class _Build:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._container.remove(force=True, v=True)
+        remove_container(self._container)
 
     def put_file(self, path: str, content: bytes) -> None:
         script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod 755 "$1"'
@@ -237,7 +238,7 @@ def _check_patches(task: Task) -> None:
         try:
             if not PatchSet(patch.read_text()):
                 raise UserError(f"task {task.id}: {patch} holds no change; expected a unified diff")
-        except UnidiffParseError as error:
+        except (UnidiffParseError, UnicodeDecodeError) as error:
             raise UserError(f"task {task.id}: {patch} is not a unified diff: {error}") from error
 
 

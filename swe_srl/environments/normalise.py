@@ -51,7 +51,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "clock times", "the moment a command ran", r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?[+-]\d{4})?\b", "TIME"
     ),
-    _rule("temporary names", "names drawn at random below /tmp", r"/tmp/(?:tmp\w{6,10}|[\w.-]*[-_]\w{8})\b", "/tmp/NAME"),
+    _rule("temporary names", "names drawn at random below /tmp", r"/tmp/(?:[\w.-]*[-_]\w{8}|tmp\w{6,10})\b", "/tmp/NAME"),
     _rule("test folders", "pytest numbers its temporary folders", r"pytest-of-\w+/pytest-\d+", "pytest-of-USER/pytest-N"),
     _rule(
         "virtual environments",
@@ -59,7 +59,7 @@ RULES: tuple[Rule, ...] = (
         r"(?:/opt/miniconda3/envs/testbed|/opt/miniconda3|/opt/venv|/testbed/\.venv)(?=/)|/usr(?:/local)?(?=/lib/python3)",
         "VENV",
     ),
-    _rule("interpreter versions", "the patch level of Python", r"\b(Python |python)(3\.\d+)\.\d+\b", r"\1\2"),
+    _rule("interpreter versions", "the patch level of Python", r"\b(Python |python)(3\.\d+)(?:\.\d+)+\b", r"\1\2"),
     _rule(
         "git hashes",
         "names of commits depend on who made them and when",
@@ -73,12 +73,18 @@ RULES: tuple[Rule, ...] = (
         r"\1\2",
         re.MULTILINE,
     ),
-    _rule("git logs", "the same, one a line", r"^[0-9a-f]{7,12}(?= )", "HASH", re.MULTILINE),
+    _rule(
+        "git logs",
+        "the same, one a line; a number alone is a size, not a hash",
+        r"^(?=\d*[a-f])[0-9a-f]{7,12}(?= )",
+        "HASH",
+        re.MULTILINE,
+    ),
     _rule(
         "listing metadata",
         "link counts, times, and the sizes of folders in `ls -l`",
         r"^(?P<mode>[dlcbps-][rwxsStT-]{9})[.+@]? +\d+ (?P<owner>\S+ +\S+) +(?P<size>\d+) "
-        rf"+(?:{_MONTH} +\d+ +(?:\d\d:\d\d|\d{{4}})|\d{{4}}-\d\d-\d\d[ \d:.+-]*) ",
+        rf"+(?:{_MONTH} +\d+ +(?:\d\d:\d\d|\d{{4}})|\d{{4}}-\d\d-\d\d[ \d:.+-]*|TIME) ",
         _listing,
         re.MULTILINE,
     ),

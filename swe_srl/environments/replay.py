@@ -21,7 +21,7 @@ from swe_srl.environments.normalise import normalise, unordered
 from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost
 from swe_srl.errors import UserError
 from swe_srl.scaffolds import get_scaffold
-from swe_srl.scaffolds.base import Action, CommandResult, Observation, Scaffold
+from swe_srl.scaffolds.base import Action, CommandResult, Observation, Scaffold, ToolCall
 from swe_srl.trajectories.model import Trajectory
 
 
@@ -93,7 +93,7 @@ def run_action(sandbox: Sandbox, scaffold: Scaffold, action: Action, trajectory:
         try:
             command = scaffold.command(call)
         except ValueError as error:
-            seen.append(scaffold.observe(call, CommandResult(str(error), 1)))
+            seen.append(_refused(scaffold, call, str(error)))
             continue
         result = sandbox.execute(command, timeout=timeout, env=environment, session=scaffold.persistent_shell)
         seen.append(scaffold.observe(call, result))
@@ -103,6 +103,13 @@ def run_action(sandbox: Sandbox, scaffold: Scaffold, action: Action, trajectory:
     return Observation(
         "\n".join(observation.text for observation in seen), "\n".join(texts), seen[-1].returncode if seen else None
     )
+
+
+def _refused(scaffold: Scaffold, call: ToolCall, reason: str) -> Observation:
+    try:
+        return scaffold.observe(call, CommandResult(reason, 1))
+    except ValueError:  # an interface need not have a form of answer for a tool that it does not have
+        return Observation(reason, reason, 1)
 
 
 def compare(k: int, recorded: Observation, replayed: Observation, seconds: float) -> StepReplay:
@@ -140,8 +147,8 @@ def replay_trajectory(
     steps: list[StepReplay] = []
     error: str | None = None
     submission: str | None = None
-    scaffold = get_scaffold(trajectory.scaffold)
     try:
+        scaffold = get_scaffold(trajectory.scaffold)
         with DockerSandbox.start(client, image, limits) as sandbox:
             for step in trajectory.steps():
                 begun = time.monotonic()

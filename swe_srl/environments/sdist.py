@@ -34,7 +34,8 @@ def fetch_sdist(requirement: str) -> Path:
     """
     name, version = requirement.split("==")
     folder = cache_folder("sdists")
-    if cached := sorted(folder.glob(f"{canonicalize_name(name)}=={version}.*")):
+    targets = [folder / f"{canonicalize_name(name)}=={version}{suffix}" for suffix in (".tar.gz", ".zip")]
+    if cached := [target for target in targets if target.is_file()]:
         return cached[0]
     url = index_url()
     try:
@@ -44,8 +45,7 @@ def fetch_sdist(requirement: str) -> Path:
             if not found:
                 raise UserError(f"source.sdist: the package index has no source release {requirement}; check name and version")
             package = found[0]
-            suffix = ".zip" if package.filename.endswith(".zip") else ".tar.gz"
-            target = folder / f"{canonicalize_name(name)}=={version}{suffix}"
+            target = targets[package.filename.endswith(".zip")]
             partial = target.with_name(f"{target.name}.{os.getpid()}.part")
             try:
                 client.download_package(package, partial, verify=True, timeout=120)
@@ -54,6 +54,6 @@ def fetch_sdist(requirement: str) -> Path:
                 partial.unlink(missing_ok=True)
     except NoSuchProjectError as error:
         raise UserError(f"source.sdist: the package index has no project {name!r} (asked for {requirement})") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no network, or a page or digest that is not what it should be
         raise UserError(f"source.sdist: could not fetch {requirement}: {error}") from error
     return target

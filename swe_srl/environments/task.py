@@ -96,7 +96,7 @@ def load_tasks(paths: Iterable[Path]) -> TaskSet:
         for origin, read in _documents(path):
             try:
                 task = read()
-            except (ValidationError, ValueError, OSError) as error:
+            except (ValidationError, ValueError, RecursionError, OSError) as error:
                 found.bad.append((origin, _reason(error)))
                 continue
             if task.id in found.tasks:
@@ -122,6 +122,8 @@ def task_from_row(row: Mapping[str, Any], folder: Path = Path()) -> Task:
         fields.setdefault("path_prepend", [f"{fields.pop('venv')}/bin"])
     known = {name: value for name, value in fields.items() if name in Task.model_fields and value is not None}
     unknown = {name: value for name, value in fields.items() if name not in Task.model_fields}
+    if not isinstance(known.get("extra", {}), Mapping):
+        raise ValueError("extra: expected an object")
     known["extra"] = {**known.get("extra", {}), **unknown}
     return _anchored(Task.model_validate(known), folder)
 
@@ -146,6 +148,8 @@ def _documents(path: Path) -> Iterator[tuple[str, Any]]:
 def _task_from_toml(file: Path) -> Task:
     fields = tomllib.loads(file.read_text(encoding="utf-8"))
     if "test_patch" in fields:
+        if not isinstance(fields["test_patch"], str):
+            raise ValueError("test_patch: expected the name of a file")
         fields["test_patch"] = (file.parent / fields["test_patch"]).read_text(encoding="utf-8")
     return _anchored(Task.model_validate(fields), file.parent)
 

@@ -44,6 +44,8 @@ class PromptOptions:
     """Action–observation pairs kept, counted from the end; None keeps the full prefix."""
     max_observation_chars: int = 1000
     """Longer observations keep this many characters, half from the head and half from the tail (the head has the odd one)."""
+    tool_descriptions: bool = True
+    """Describe every tool and parameter; False lists the signatures alone, for small models and contexts."""
     max_prompt_tokens: int | None = None
     """Longest prompt; `encode_step` drops the oldest pairs until it fits."""
 
@@ -73,7 +75,8 @@ def render_messages(step: Step, tools: Sequence[Mapping[str, Any]], options: Pro
     start = _problem_index(context)
     problem = context[start].text if start is not None else step.trajectory.problem
     window = context[_window_start(context, (start if start is not None else -1) + 1, options.last_pairs) :]
-    system = _SYSTEM.format(tools="\n".join(_describe(function_of(tool)) for tool in tools))
+    write = _describe if options.tool_descriptions else _signature
+    system = _SYSTEM.format(tools="\n".join(write(function_of(tool)) for tool in tools))
     messages = [{"role": "system", "content": system}, {"role": "user", "content": problem}]
     for role, content in _window_messages(window, options.max_observation_chars):
         previous = messages[-1]
@@ -198,6 +201,13 @@ def _describe(function: Mapping[str, Any]) -> str:
         about = _one_line(value.get("description"))
         lines.append(f"  - {key}{'' if key in required else '?'} ({kind})" + (f": {about}" if about else ""))
     return "\n".join(lines)
+
+
+def _signature(function: Mapping[str, Any]) -> str:
+    schema = function.get("parameters") or {}
+    required = set(schema.get("required") or ())
+    parameters = (key if key in required else f"{key}?" for key in schema.get("properties") or {})
+    return f"- {function['name']}({', '.join(parameters)})"
 
 
 def _type_name(schema: Mapping[str, Any]) -> str:

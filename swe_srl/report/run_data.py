@@ -15,13 +15,13 @@ from typing import Any
 from swe_srl.errors import UserError
 
 EVALUATED = {
-    "mean_reward": "reward (−1 if invalid)",
+    "mean_reward": "reward",
     "format_validity": "valid format",
-    "mean_similarity": "similarity to the expert (0 if invalid)",
-    "mean_similarity_valid": "similarity of valid answers",
-    "tool_accuracy": "same tool as the expert",
+    "mean_similarity": "similarity, all",
+    "mean_similarity_valid": "similarity, valid",
+    "tool_accuracy": "same tool",
 }
-"""The aggregates of an evaluation, in the order shown."""
+"""The aggregates of an evaluation, in the order shown. An invalid answer has reward −1 and similarity 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from swe_srl.report.run_data import EVALUATED
+
+if TYPE_CHECKING:
+    from swe_srl.rollouts.steps import StepEvaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,24 @@ def comparison_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def comparison_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The before/after table for the terminal, with 95% bootstrap intervals in brackets."""
-    steps = next((evaluation.get("n") for evaluation in evaluations.values()), 0)
-    table = Table(title=f"{steps} held-out steps, greedy")
-    table.add_column("")
+    """The evaluations of a run side by side for the terminal, with 95% bootstrap intervals in brackets."""
+    if not evaluations:
+        return Table(title="nothing was evaluated", title_justify="left")
+    steps = next(iter(evaluations.values()))["n"]
+    table = Table(title=f"{steps} held-out steps, greedy answers")
+    table.add_column("", no_wrap=True)
     for name in evaluations:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("change", justify="right")
     for row in comparison_rows(evaluations):
         table.add_row(row.label, *(_text(cell) for cell in row.cells), _change(row.change))
     return table
+
+
+def before_after_table(before: StepEvaluation | None, after: StepEvaluation | None) -> Table:
+    """The table of a run's first and last evaluation; one that was not made is left out."""
+    made = {"before": before, "after": after}
+    return comparison_table({name: evaluation.to_json() for name, evaluation in made.items() if evaluation is not None})
 
 
 def _cell(evaluation: Mapping[str, Any], name: str) -> Cell:
@@ -78,5 +89,5 @@ def _text(cell: Cell) -> Text:
         return Text("–")
     text = Text(f"{cell.value:.3f}")
     if cell.low is not None and cell.high is not None:
-        text.append(f" [{cell.low:.3f}, {cell.high:.3f}]", "dim")
+        text.append(f" [{cell.low:.2f}, {cell.high:.2f}]", "dim")
     return text

@@ -93,12 +93,25 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
         progress(done, total)
         if _encode(step, tokenizer, options, False, held_out) is not None:
             dataset.validation.append(step)
+    progress(total, total)
     dataset.dropped.update({f"validation: {reason}": count for reason, count in held_out.items()})
     if not dataset.train:
         raise UserError(f"no training steps left of {len(train_steps)}; left out: {_counts(dataset.dropped)}")
     dataset.train = _draw(dataset.train, recipe.data.max_train_steps, recipe.seed)
     dataset.validation = _draw(dataset.validation, recipe.data.max_validation_steps, recipe.seed)
     return dataset
+
+
+def check_context(dataset: Dataset, recipe: Recipe, limit: int | None) -> None:
+    """Raises UserError where a prompt and its answer would not fit the model's context of `limit` tokens (None: unknown)."""
+    sampled = recipe.sampling.max_tokens if any(stage.objective == "srl" for stage in recipe.stages) else 0
+    for item in dataset.train:
+        needed = len(item.prompt_ids) + max(len(item.target_ids), sampled)
+        if limit is not None and needed > limit:
+            raise UserError(
+                f"{item.step.id}: a prompt of {len(item.prompt_ids)} tokens and its answer need {needed}, more than the "
+                f"model's context of {limit}; lower prompt.max_prompt_tokens or sampling.max_tokens"
+            )
 
 
 def split(
@@ -136,6 +149,7 @@ def prompt_options(section: PromptSection) -> PromptOptions:
     return PromptOptions(
         last_pairs=section.last_pairs,
         max_observation_chars=section.max_observation_chars,
+        tool_descriptions=section.tool_descriptions,
         max_prompt_tokens=section.max_prompt_tokens,
     )
 

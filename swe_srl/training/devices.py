@@ -10,6 +10,7 @@ import sys
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
 from swe_srl.config import ModelSection
 from swe_srl.errors import UserError
@@ -21,6 +22,8 @@ def open_device(section: ModelSection) -> Accelerator:
     """The accelerator of a run. Raises UserError for a device that is not there, or a launch with several processes."""
     if section.device == "cuda" and not torch.cuda.is_available():
         raise UserError('model.device: \'cuda\' was asked for, and torch finds no CUDA device; use "auto" or "cpu"')
+    # accelerate keeps the first run's settings for the whole process, and refuses others.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=section.device == "cpu", mixed_precision="bf16" if section.dtype == "bfloat16" else "no")
     if accelerator.num_processes > 1:
         raise UserError(f"a run takes one process; this one was launched with {accelerator.num_processes}")

@@ -25,7 +25,7 @@ from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.training.batches import Batch, sft_batches, srl_batches
-from swe_srl.training.data import Dataset, load_dataset, prompt_options, tools_for
+from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
 from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_memory
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
@@ -46,6 +46,17 @@ class RunSummary:
     seconds: float
     interrupted: bool
     """True after Ctrl-C: the checkpoint holds the weights after `updates` updates."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as JSON values: evaluations as their estimates, without the answers (those are in the run folder)."""
+        evaluations = {"before": self.before, "after": self.after}
+        return {
+            "folder": str(self.folder),
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            **{name: _estimates(evaluation) for name, evaluation in evaluations.items()},
+        }
 
 
 @dataclass(slots=True)
@@ -80,6 +91,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
         dataset = load_dataset(recipe, tokenizer, _bar(bars, "encoding steps"))
         for stage in recipe.stages:
             dataset.for_objective(stage.objective)
+        check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
         if recipe.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model = accelerator.prepare(model)
@@ -201,6 +213,12 @@ def _evaluate(run: _Run, name: str) -> None:
     evaluation = evaluate_steps(run.dataset.validation, run.sampler, run.tokenizer, tools_for, options, greedy, progress)
     run.evaluations[name] = evaluation
     run.folder.write_json(f"evaluation-{name}.json", evaluation.to_json())
+
+
+def _estimates(evaluation: StepEvaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    return {key: value for key, value in evaluation.to_json().items() if key != "steps"}
 
 
 def _bar(bars: Progress, description: str) -> Callable[[int, int], None]:

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 
 CORPUS = [
-    "<think>\nLook at the parser first.\n</think>\n<function=bash>\n<parameter=command>grep -n parse src</parameter>\n</function>",
+    "<think>\nLook at the parser.\n</think>\n<function=bash>\n<parameter=command>grep -n parse src</parameter>\n</function>",
     "You fix a problem in a code repository, one tool call at a time. The tests fail; read the file, then edit it.",
 ]
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Models this small are slower on several threads."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +61,7 @@ def make_tiny(family: str, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "head_dim": 8,
         "max_position_embeddings": 256,
-        "initializer_range": 0.3,
+        "initializer_range": 0.2,
         "bos_token_id": 1,
         "eos_token_id": 0,
         "pad_token_id": 0,

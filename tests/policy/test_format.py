@@ -91,7 +91,12 @@ def test_a_thought_that_would_not_parse_is_refused(thought: str) -> None:
 
 def test_a_valid_answer() -> None:
     answer = parse_answer(f"\n {THINK}\n\n{LS} \n", TOOLS)
-    assert (answer.thought, answer.action, answer.action_text, answer.error) == ("Look.", action("bash", command="ls"), LS, None)
+    assert (answer.thought, answer.action, answer.action_text, answer.error) == (
+        "Look.",
+        action("bash", command="ls"),
+        LS,
+        None,
+    )
 
 
 def test_values_are_read_by_the_schema() -> None:
@@ -184,7 +189,12 @@ def test_definitions_without_the_function_wrapper_are_understood() -> None:
 TAGS = ["<think>", "</think>", "<function=bash>", "</function>", "<parameter=command>", "\n", "\r\n", " ", "\\", "<", "/", "é"]
 strings = st.lists(st.sampled_from(TAGS) | st.text(max_size=5)).map("".join).filter(lambda s: "</parameter>" not in s)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | strings | st.just("</parameter>"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | strings
+    | st.just("</parameter>"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )

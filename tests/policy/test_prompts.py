@@ -37,6 +37,8 @@ TOOLS = [
     {"type": "function", "function": {"name": "submit", "parameters": {"type": "object", "properties": {}}}},
 ]
 
+DEFAULT = PromptOptions()
+
 
 def bash(command: str) -> Action:
     return Action((ToolCall("bash", {"command": command}),))
@@ -52,7 +54,7 @@ def last_step(*turns: Turn) -> Step:
     return steps[-1]
 
 
-def shown(*turns: Turn, options: PromptOptions = PromptOptions()) -> list[tuple[str, str]]:
+def shown(*turns: Turn, options: PromptOptions = DEFAULT) -> list[tuple[str, str]]:
     """The messages after the system's."""
     messages = render_messages(last_step(*turns), TOOLS, options)
     assert messages[0]["role"] == "system"
@@ -178,3 +180,17 @@ def test_the_oldest_pairs_go_until_the_prompt_fits(tokenizer: Any) -> None:
     assert (kept(length(2)), kept(length(2) - 1), kept(length(0))) == (length(2), length(1), length(0))
     with pytest.raises(PromptTooLongError, match=rf"t@3: the prompt has {length(0)} tokens .* max_prompt_tokens = 5"):
         kept(5)
+
+
+def test_signatures_alone_name_every_tool_and_mark_optional_parameters() -> None:
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "edit",
+            "description": "Change a file.",
+            "parameters": {"properties": {"path": {"type": "string"}, "line": {"type": "integer"}}, "required": ["path"]},
+        },
+    }
+    step = Step(Trajectory("t", "t", "swe-agent", "atif", (Turn("user", "Fix it."),)), 0, 1)
+    system = render_messages(step, [tool], PromptOptions(tool_descriptions=False))[0]["content"]
+    assert system.endswith("Tools (? marks parameters that may be left out):\n- edit(path, line?)")

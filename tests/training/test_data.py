@@ -8,7 +8,7 @@ from swe_srl.config import DataSection, ModelSection, PromptSection, Recipe, Sft
 from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.training import data
-from swe_srl.training.data import StepOrder, load_dataset, split
+from swe_srl.training.data import StepOrder, check_context, load_dataset, split
 
 
 def section(**options: object) -> DataSection:
@@ -82,6 +82,18 @@ def test_no_steps_left_says_why(monkeypatch: pytest.MonkeyPatch, tokenizer: PreT
     dataset = load_dataset(recipe(), tokenizer)
     with pytest.raises(UserError, match="no steps left for the sft stage; left out: 1 because the thought cannot be written"):
         dataset.for_objective("sft")
+
+
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1", ["ls"])])
+    dataset = load_dataset(recipe(), tokenizer)
+    prompt, sampled = len(dataset.train[0].prompt_ids), recipe().sampling.max_tokens
+    check_context(dataset, recipe(), prompt + sampled)
+    check_context(dataset, recipe(), None)
+    with pytest.raises(UserError, match=rf"a@0: a prompt of {prompt} tokens and its answer need {prompt + sampled}, more than"):
+        check_context(dataset, recipe(), prompt + sampled - 1)
 
 
 def test_limits_draw_with_the_seed_and_keep_the_order(

@@ -4,7 +4,7 @@ import signal
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from swe_srl.config import Recipe, load_recipe
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.training import trainer
+from swe_srl.training.folder import RunFolder
 from swe_srl.training.logprobs import sequence_logprobs
 from swe_srl.training.trainer import RunSummary, train
 from swe_srl.trajectories.storage import write_jsonl
@@ -29,11 +30,11 @@ class ScriptedSampler:
     """Answers from a script of groups, one a prompt, in the order drawn; greedy evaluation gets the exact answer."""
 
     script: Sequence[Sequence[str]] = ()
+    asked: ClassVar[list[tuple[int, SamplingOptions]]] = []
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.groups = iter(self.script)
-        self.asked: list[tuple[int, SamplingOptions]] = []
         self.updates = 0
 
     def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
@@ -93,6 +94,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedSampler]:
     monkeypatch.setattr(trainer, "TransformersSampler", ScriptedSampler)
     monkeypatch.setattr(ScriptedSampler, "script", [])
+    monkeypatch.setattr(ScriptedSampler, "asked", [])
     return ScriptedSampler
 
 
@@ -142,6 +144,10 @@ def test_the_books_are_exact(recipe: Recipe, tmp_path: Path, scripted: type[Scri
     assert samples[0]["expert"] in EXACT
     assert [s["valid"] for s in samples[0]["samples"]] == [True, True, False]
     assert (summary.updates, summary.interrupted) == (4, False)
+    drawn = [(prompts, options) for prompts, options in scripted.asked if options.temperature == 1.0]
+    assert [prompts for prompts, _ in drawn] == [2, 1, 2, 2]
+    assert {(options.n, options.max_tokens) for _, options in drawn} == {(3, 8)}
+    assert len({options.seed for _, options in drawn}) == 4, "no two draws share their random numbers"
 
 
 def test_the_run_folder_explains_itself(recipe: Recipe, tmp_path: Path, scripted: type[ScriptedSampler]) -> None:
@@ -166,6 +172,8 @@ def test_the_run_folder_explains_itself(recipe: Recipe, tmp_path: Path, scripted
     assert (data["train_steps"], data["train_tasks"], data["validation_tasks"]) == (3, ["lib-1", "lib-2"], ["held-1"])
     assert json.loads((summary.folder / "run.json").read_text())["status"] == "finished"
     assert summary.before is not None
+    written = json.loads(json.dumps(summary.to_json()))
+    assert (written["updates"], written["before"]["format_validity"]["value"], "steps" in written["after"]) == (4, 1.0, False)
     assert summary.after is not None
 
 
@@ -231,6 +239,13 @@ def test_epochs_and_seeded_order_give_every_step_its_turn(recipe: Recipe, tmp_pa
     assert len(lines(folder, "metrics.jsonl")) == 6
 
 
+def test_an_update_starts_from_no_gradient(recipe: Recipe, tmp_path: Path) -> None:
+    stage = recipe.stages[0].model_copy(update={"updates": 3, "steps_per_update": 3, "lr": 1e-12})
+    folder = run(recipe.model_copy(update={"stages": [stage]}), tmp_path / "run").folder
+    norms = [line["grad_norm"] for line in lines(folder, "metrics.jsonl")]
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,3 +303,32 @@ def test_an_absent_device_is_refused(recipe: Recipe, tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"model\.device: 'cuda'"):
         run(recipe.model_copy(update={"model": recipe.model.model_copy(update={"device": "cuda"})}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_bfloat16_is_arithmetic_only_so_small_steps_are_not_rounded_away(
+    recipe: Recipe, policy_folder: Path, tmp_path: Path
+) -> None:
+    model = recipe.model.model_copy(update={"dtype": "bfloat16", "gradient_checkpointing": True})
+    stage = recipe.stages[0].model_copy(update={"lr": 1e-6})
+    folder = run(recipe.model_copy(update={"model": model, "stages": [stage]}), tmp_path / "run").folder
+    exact = run(recipe.model_copy(update={"stages": [stage]}), tmp_path / "exact").folder
+    losses = [lines(path, "metrics.jsonl")[0]["loss"] for path in (folder, exact)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+    moved = (weights(folder / "checkpoint") - weights(policy_folder)).abs()
+    assert 0.9e-6 < moved.max() < 2.1e-6
+    assert (moved > 0).float().mean() > 0.5
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, policy_folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(policy_folder)
+
+    class FullDisk:
+        def save_pretrained(self, path: Path) -> None:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        RunFolder(tmp_path).save_checkpoint(model, FullDisk())
+    assert not (tmp_path / "checkpoint").exists()
+    RunFolder(tmp_path).save_checkpoint(model, AutoTokenizer.from_pretrained(policy_folder))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("checkpoint")) == ["checkpoint"]

@@ -62,8 +62,10 @@ class TransformersSampler:
             raise ValueError(f"this sampler shares the trainer's model and cannot load {checkpoint}")
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+        if not prompts:
+            return
         limit = getattr(self._model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts), default=0)
+        longest = max(map(len, prompts))
         if limit is not None and longest + max_tokens > limit:
             raise UserError(
                 f"a prompt of {longest} tokens and max_tokens = {max_tokens} exceed the model's context of {limit}: "

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swe_srl.policy.base import Sample, SamplingOptions
+from swe_srl.policy.prompts import PromptOptions
+from swe_srl.rollouts.steps import Estimate, bootstrap, evaluate_steps
+from swe_srl.scaffolds.base import Action, Observation, ToolCall
+from swe_srl.trajectories.model import Step, Trajectory, Turn
+
+
+def tool(name: str) -> dict[str, Any]:
+    parameters = {"properties": {"command": {"type": "string"}}, "required": ["command"]}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOLS = [tool("bash"), tool("view")]
+DEFAULT = PromptOptions()
+
+
+def xml(command: str, name: str = "bash") -> str:
+    return f"<function={name}>\n<parameter=command>{command}</parameter>\n</function>"
+
+
+def says(command: str, name: str = "bash") -> str:
+    return "<think>\nLook.\n</think>\n" + xml(command, name)
+
+
+class Characters:
+    """A tokenizer with one token a character and one for the template."""
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **options: Any) -> list[int]:
+        return [0, *(ord(c) for m in messages for c in m["content"])]
+
+
+class Parrot:
+    """A sampler that says what it is told, call by call."""
+
+    def __init__(self, groups: list[list[tuple[str, str]]]) -> None:
+        self.groups, self.seeds, self.sizes = list(groups), [], []  # type: ignore[var-annotated]
+
+    def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
+        self.seeds.append(options.seed)
+        self.sizes.append(len(prompts))
+        groups = [self.groups.pop(0) for _ in prompts]
+        return [[Sample((1, 2), (-1.0, -1.0), text, finish) for text, finish in group] for group in groups]  # type: ignore[arg-type]
+
+    def update_weights(self, checkpoint: Path | None) -> None: ...
+
+
+def steps_of(*commands: str) -> list[Step]:
+    turns = [Turn("agent", "", "why", Action((ToolCall("bash", {"command": c}),)), Observation("out")) for c in commands]
+    return list(Trajectory("t", "task", "mini-swe-agent", "test", (Turn("user", "Fix it."), *turns)).steps())
+
+
+def evaluate(steps: list[Step], parrot: Parrot, prompt: PromptOptions = DEFAULT, **options: Any) -> Any:
+    return evaluate_steps(steps, parrot, Characters(), lambda step: TOOLS, prompt, SamplingOptions(n=2, **options))
+
+
+def test_marks_and_means() -> None:
+    said = [
+        [(says("ls"), "stop"), (says("ls"), "length")],
+        [(says("cat", "view"), "stop"), ("nothing", "stop")],
+    ]
+    result = evaluate(steps_of("ls", "cat"), Parrot(said))
+    first, second = (record.samples for record in result.steps)
+    assert [(s.valid, s.error, s.similarity, s.tool_correct, s.reward) for s in first] == [
+        (True, None, 1.0, True, 1.0),
+        (False, "truncated output", None, False, -1.0),
+    ]
+    # "bash" and "view" have no character in common.
+    other = 2 * (len(xml("cat")) - 4) / (2 * len(xml("cat")))
+    assert [(s.valid, s.error, s.similarity, s.tool_correct, s.reward) for s in second] == [
+        (True, None, other, False, other),
+        (False, "missing think", None, False, -1.0),
+    ]
+    assert result.n == 2
+    assert result.format_validity.value == 0.5
+    assert result.mean_reward.value == pytest.approx((1 + other - 2) / 4)
+    assert result.mean_similarity.value == pytest.approx((1 + other) / 4)
+    assert result.mean_similarity_valid.value == pytest.approx((1 + other) / 2)
+    assert result.tool_accuracy.value == 0.25
+    # Two steps resample to (1, 1), (1, 2) or (2, 2): the interval of the tool's accuracy spans both.
+    assert (result.tool_accuracy.low, result.tool_accuracy.high) == (0.0, 0.5)
+
+
+def test_records_hold_what_was_asked_and_said() -> None:
+    [step] = steps_of("ls")
+    result = evaluate([step], Parrot([[(says("pwd"), "stop")] * 2]))
+    [record] = result.steps
+    assert (record.id, record.expert_action) == ("t@0", xml("ls"))
+    assert (record.samples[0].text, record.samples[0].finish, record.samples[0].tokens) == (says("pwd"), "stop", 2)
+    data = result.to_json()
+    assert json.loads(json.dumps(data))["steps"][0]["samples"][1]["text"] == says("pwd")
+    assert data["format_validity"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_without_a_valid_answer_there_is_no_similarity_of_valid_ones() -> None:
+    result = evaluate(steps_of("ls"), Parrot([[("", "stop")] * 2]))
+    assert result.mean_similarity_valid is None
+    assert result.mean_reward == Estimate(-1.0, -1.0, -1.0)
+    assert result.mean_similarity == Estimate(0.0, 0.0, 0.0)
+
+
+def test_steps_that_cannot_be_evaluated_are_named() -> None:
+    steps = steps_of("ls", "echo </parameter>", "x" * 2000, "ls")
+    limit = 1 + len("Fix it.") + 1100
+    result = evaluate(steps, Parrot([[(says("ls"), "stop")] * 2] * 4), PromptOptions(max_prompt_tokens=limit))
+    assert [record.id for record in result.steps] == ["t@0", "t@2", "t@3"]
+    assert result.skipped == {
+        "t@1": "the expert's action cannot be a target: a string that contains </parameter> cannot be written"
+    }
+    assert all(record.prompt_tokens <= limit for record in result.steps)
+    result = evaluate(steps[:1], Parrot([]), PromptOptions(max_prompt_tokens=3))
+    assert (result.n, result.mean_reward, list(result.skipped)) == (0, None, ["t@0"])
+
+
+def test_calls_are_bounded_seeded_apart_and_reported() -> None:
+    steps = steps_of(*["ls"] * 35)
+    parrot = Parrot([[(says("ls"), "stop")]] * 35)
+    seen: list[tuple[int, int]] = []
+    result = evaluate_steps(
+        steps, parrot, Characters(), lambda s: TOOLS, PromptOptions(), SamplingOptions(seed=7), lambda *done: seen.append(done)
+    )
+    assert (parrot.sizes, parrot.seeds) == ([16, 16, 3], [7, 8, 9])
+    assert seen == [(16, 35), (32, 35), (35, 35)]
+    assert [record.id for record in result.steps] == [step.id for step in steps]
+
+
+def test_the_bootstrap_resamples_steps_and_is_seeded() -> None:
+    totals, counts = [float(i % 2) * 4 for i in range(40)], [4] * 40
+    estimate = bootstrap(totals, counts, seed=1)
+    assert estimate is not None
+    assert estimate.value == 0.5
+    # Standard error of the mean of 40 coin flips is 0.079; of 160 it would be 0.040.
+    assert 0.28 < estimate.high - estimate.low < 0.34
+    uneven = [i**0.5 for i in range(40)]
+    assert bootstrap(uneven, counts, seed=1) == bootstrap(uneven, counts, seed=1) != bootstrap(uneven, counts, seed=2)
+    assert bootstrap([1.0, 0.0], [1, 0], seed=0) == Estimate(1.0, 1.0, 1.0)
+    assert bootstrap([], [], seed=0) is bootstrap([0.0], [0], seed=0) is None
