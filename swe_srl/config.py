@@ -29,7 +29,7 @@ class ModelSection(Section):
 
     name: str = Field(description="A Hugging Face name, a folder, or a built-in name such as smollm2-135m.")
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Arithmetic of forward and backward. Weights and optimizer state are always float32."
+        default="float32", description="Arithmetic of training. Weights, optimizer state and sampling are always float32."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes an accelerator where there is one.")
     gradient_checkpointing: bool = Field(

@@ -74,7 +74,8 @@ def summary_table(summary: QuickstartSummary) -> Any:
     """The before/after table and where the report is."""
     from rich.console import Group
 
+    from swe_srl.report.run_data import read_run
     from swe_srl.report.tables import comparison_table
 
     where = f"replayed {summary.trajectories} demonstrations exactly ({summary.steps} steps)\nreport: {summary.report}"
-    return Group(comparison_table(evaluations_of(summary.run)), where)
+    return Group(comparison_table(read_run(summary.run.folder).evaluations), where)

@@ -44,6 +44,10 @@ _SESSION_SCRIPT = (
 _LONG_COMMAND = "/var/lib/swe-srl/command"
 _MAX_ARGUMENT_BYTES = 120_000
 """A longer command travels as a file: the kernel takes 128 KiB in one argument."""
+_LOOK_SECONDS = 0.25
+"""How often the daemon is asked whether a command still runs."""
+_QUIET_SECONDS = 1.0
+"""How long the output of a command that has ended must be quiet to be taken for complete, where it does not end by itself."""
 _GRACE_SECONDS = 10.0
 """How long a command may outlive its time-out before the host ends it from outside."""
 
@@ -114,37 +118,61 @@ def run_in(
     )
     stream = api.exec_start(created["Id"], socket=True)
     sock = getattr(stream, "_sock", stream)
+    chunk = _read_ahead(stream, sock)
     kept, size, dropped = [], 0, 0
     frames = _Frames()
     finished = False
+    look = time.monotonic() + _LOOK_SECONDS
+    ended = heard = float("inf")
     try:
         if stdin is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not read to the end
                 sock.sendall(stdin)
                 sock.shutdown(1)
-        while True:
-            wait = 0.25 if deadline is None else min(0.25, deadline - time.monotonic())
-            if wait <= 0:
+        while (now := time.monotonic()) < (deadline or now + 1):
+            # A background job may hold the output open after the command itself has ended; and on a busy machine that end is
+            # known before the last output has come.
+            if now >= look:
+                look = now + _LOOK_SECONDS
+                if ended > now and not api.exec_inspect(created["Id"])["Running"]:
+                    ended = heard = now
+            if now - heard >= _QUIET_SECONDS or now - ended >= 5 * _QUIET_SECONDS:
+                finished = True
                 break
-            if not select.select([sock], [], [], wait)[0]:
-                # A background job may hold the output open after the command itself has ended.
-                if not api.exec_inspect(created["Id"])["Running"]:
-                    finished = True
-                    break
-                continue
-            chunk = sock.recv(1 << 16)
+            if not chunk:
+                if not select.select([sock], [], [], min(_LOOK_SECONDS, (deadline or now + 1) - now))[0]:
+                    continue
+                chunk = sock.recv(1 << 16)
             if not chunk:
                 finished = True
                 break
+            if ended <= now:
+                heard = now
             for payload in frames.feed(chunk):
                 room = max(0, output_bytes - size)
                 kept.append(payload[:room])
                 size += len(payload[:room])
                 dropped += len(payload) - len(payload[:room])
+            chunk = b""
     finally:
         stream.close()
     code = _exit_code(api, created["Id"]) if finished else None
     return ExecResult(b"".join(kept), code, dropped)
+
+
+def _read_ahead(stream: Any, sock: Any) -> bytes:
+    """What the HTTP client read beyond the head of the response: the first output of a quick command is among it."""
+    response = getattr(stream, "_response", None)
+    if response is None:
+        return b""
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return bytes(response.raw._fp.fp.peek())
+    except OSError:  # nothing there yet
+        return b""
+    finally:
+        sock.settimeout(timeout)
 
 
 def _exit_code(api: Any, exec_id: str) -> int | None:

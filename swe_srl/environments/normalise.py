@@ -40,6 +40,7 @@ def _listing(match: re.Match[str]) -> str:
 
 RULES: tuple[Rule, ...] = (
     _rule("line endings", "a terminal ends lines with CR LF, a pipe with LF", r"\r+\n", "\n"),
+    _rule("trailing blanks", "a terminal or a template may add or drop blanks at the end of the text", r"\s+\Z", ""),
     _rule("addresses", "memory addresses change with every process", r"\b0x[0-9a-fA-F]{6,16}\b", "0xADDRESS"),
     _rule(
         "durations",
@@ -89,7 +90,6 @@ RULES: tuple[Rule, ...] = (
         re.MULTILINE,
     ),
     _rule("listing totals", "blocks used, as `ls -l` adds them up", r"^total \d+$", "total N", re.MULTILINE),
-    _rule("trailing blanks", "a terminal or a template may add or drop blanks at the end of the text", r"\s+\Z", ""),
 )
 
 

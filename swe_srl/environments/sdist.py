@@ -45,7 +45,7 @@ def fetch_sdist(requirement: str) -> Path:
             if not found:
                 raise UserError(f"source.sdist: the package index has no source release {requirement}; check name and version")
             package = found[0]
-            target = targets[package.filename.endswith(".zip")]
+            target: Path = targets[package.filename.endswith(".zip")]
             partial = target.with_name(f"{target.name}.{os.getpid()}.part")
             try:
                 client.download_package(package, partial, verify=True, timeout=120)

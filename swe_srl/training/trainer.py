@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -62,6 +63,7 @@ class RunSummary:
 @dataclass(slots=True)
 class _Run:
     recipe: Recipe
+    accelerator: Accelerator
     folder: RunFolder
     model: Any
     tokenizer: Any
@@ -94,16 +96,17 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
         check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
         if recipe.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model = accelerator.prepare(model)
         folder.open()
         folder.write_text("recipe.toml", recipe.to_toml())
         folder.write_json("versions.json", versions(str(accelerator.device)))
         folder.write_json("data.json", dataset.summary())
         interrupt = Interrupt(lambda: console.print("stopping after this update; Ctrl-C again stops now, without a checkpoint"))
-        run = _Run(recipe, folder, model, tokenizer, TransformersSampler(model, tokenizer), dataset, interrupt, bars)
+        run = _Run(
+            recipe, accelerator, folder, model, tokenizer, TransformersSampler(model, tokenizer), dataset, interrupt, bars
+        )
         with interrupt:
             finished = _run_stages(run)
-            folder.save_checkpoint(accelerator.unwrap_model(model), tokenizer)
+            folder.save_checkpoint(model, tokenizer)
     if not finished:
         console.print(f"stopped after {run.updates} update(s); kept in {out}: metrics, samples and the weights so far")
     seconds = time.perf_counter() - started
@@ -168,7 +171,9 @@ def _update(
     """One backward and one optimizer step; refuses to step on anything that is not finite."""
     run.model.train()
     optimizer.zero_grad(set_to_none=True)
-    result: BackwardResult = engine.backward(run.model, batch.examples, _loss_fn(stage))
+    # Around training alone: a sampler under autocast would cast every weight again for each token it draws.
+    with run.accelerator.autocast():
+        result: BackwardResult = engine.backward(run.model, batch.examples, _loss_fn(stage))
     grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), stage.max_grad_norm))
     if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
         place = {"where": name, "loss": str(result.loss), "grad_norm": str(grad_norm)}

@@ -110,6 +110,7 @@ _FRAGMENTS = st.sampled_from([*(text for pair in MASKED.values() for text in pai
 
 @settings(max_examples=3000, deadline=None)
 @example("/tmp/tmpab12cd-k3j4h5g6")
+@example("total 1 ")
 @example("python3.11.2.3")
 @given(st.lists(_FRAGMENTS, max_size=10).map("".join))
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
