@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from swe_srl.cache import cache_folder
 from swe_srl.environments.base_image import BASE_IMAGES, has_image
-from swe_srl.environments.cache import cache_folder
 from swe_srl.environments.docker import connect
 from swe_srl.errors import UserError
 

@@ -29,7 +29,7 @@ from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from swe_srl.environments.base_image import ensure_base_image, has_image
-from swe_srl.environments.cache import cache_folder
+from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, remove_container, run_in
 from swe_srl.environments.sdist import fetch_sdist, index_url
 from swe_srl.environments.task import Task

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from pypi_simple import ACCEPT_JSON_PREFERRED, NoSuchProjectError, PyPISimple
 
-from swe_srl.environments.cache import cache_folder
+from swe_srl.cache import cache_folder
 from swe_srl.errors import UserError
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swe_srl.cache import cache_folder
 from swe_srl.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,11 +61,6 @@ def model_status() -> dict[str, Any]:
     }
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: `$SWE_SRL_CACHE`, else `~/.cache/swe-srl`."""
-    return Path(os.environ.get("SWE_SRL_CACHE") or Path.home() / ".cache" / "swe-srl")
-
-
 def _find_gguf() -> Path | None:
     spec = importlib.util.find_spec(_MODULE)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
@@ -73,7 +68,7 @@ def _find_gguf() -> Path | None:
 
 
 def _cached_folder() -> Path:
-    return cache_folder() / "models" / f"{BUILTIN}-{importlib.metadata.version(_PACKAGE)}"
+    return cache_folder("models") / f"{BUILTIN}-{importlib.metadata.version(_PACKAGE)}"
 
 
 def _builtin_folder() -> Path:
@@ -84,7 +79,6 @@ def _builtin_folder() -> Path:
     folder = _cached_folder()
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _convert(gguf, temporary)

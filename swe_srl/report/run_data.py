@@ -37,6 +37,7 @@ class RunData:
     evaluations: Mapping[str, Mapping[str, Any]]
     """By name, in the order made: before, stage-1-sft, …, after."""
     replay: Sequence[Mapping[str, Any]]
+    """One summary a replayed trajectory."""
 
 
 def read_run(folder: Path) -> RunData:
@@ -56,7 +57,7 @@ def read_run(folder: Path) -> RunData:
         run=_json(folder / "run.json", {}),
         metrics=list(read_lines(folder / "metrics.jsonl")),
         evaluations={name: _json(folder / f"evaluation-{name}.json", {}) for name in names},
-        replay=_json(folder / "replay.json", []),
+        replay=_json(folder / "replay.json", {}).get("trajectories", []),
     )
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from swe_srl.environments.replay import ReplayReport, TrajectoryReplay, compare
 from swe_srl.errors import UserError
 from swe_srl.report.differences import pieces
 from swe_srl.report.html import charts, duration, write_report
 from swe_srl.report.run_data import shown_groups
+from swe_srl.scaffolds.base import Observation
 
 HOSTILE = "</script></pre><script>alert(1)</script><img src=https://evil.example/x onerror='alert(2)'>\"&"
 
@@ -50,8 +52,10 @@ def run_folder(tmp_path: Path) -> Path:
     (folder / "samples.jsonl").write_text(json.dumps(group) + "\n")
     (folder / "evaluation-before.json").write_text(json.dumps(evaluation(0.25)))
     (folder / "evaluation-after.json").write_text(json.dumps(evaluation(0.75)))
-    row = {"id": HOSTILE, "steps": 9, "exact": 8, "return_codes_matched": 7, "mean_similarity": 0.98765, "seconds": 4.25}
-    (folder / "replay.json").write_text(json.dumps([row]))
+    steps = [compare(0, Observation("a b", "a b", 0), Observation("a b\r\n", "a b\r\n", 1), 0.5)]
+    steps.append(compare(1, Observation("abcd", "abcd", 0), Observation("abxy", "abxy", 0), 0.5))
+    replay = TrajectoryReplay(HOSTILE, "calc-1", tuple(steps), 4.25, True)
+    (folder / "replay.json").write_text(json.dumps(ReplayReport([replay]).to_json()))
     return folder
 
 
@@ -112,7 +116,7 @@ def test_tables_hold_the_numbers_with_intervals(run_folder: Path) -> None:
     start = cells.index("valid format")
     assert cells[start : start + 4] == ["valid format", "0.250 [0.125, 0.375]", "0.750 [0.625, 0.875]", "+0.500"]
     start = cells.index(HOSTILE)
-    assert cells[start : start + 6] == [HOSTILE, "9", "8", "7", "0.988", "4.2"]
+    assert cells[start : start + 7] == [HOSTILE, "2", "1", "0", "1", "0.750", "4.2"]
 
 
 def test_differences_to_the_expert_are_marked(run_folder: Path) -> None:
