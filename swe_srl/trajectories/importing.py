@@ -192,7 +192,7 @@ def load(paths: Sequence[str | Path], *, skip_bad: bool = False) -> list[Traject
             trajectories.append(result.trajectory)
         elif not skip_bad:
             place = result.file if result.line is None else f"{result.file}:{result.line}"
-            raise UserError(f"{place}: {result.reason}")
+            raise UserError(f"{place}: {result.reason}. `swe-srl import` keeps the good ones: use the file it writes")
     if not trajectories:
         raise UserError(f"no trajectory in {', '.join(map(str, paths))}")
     return trajectories

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swe_srl.environments.normalise import RULES, normalise, unordered
+
+DOCS = Path(__file__).parents[2] / "docs" / "replay.md"
 
 MASKED = {
     "line endings": ("one\r\ntwo\r\r\nthree", "one\ntwo\nthree"),
@@ -28,6 +33,11 @@ MASKED = {
     "listing totals": ("total 48\na.py", "total N\na.py"),
     "trailing blanks": ("done \n\n", "done"),
 }
+
+
+def test_the_docs_list_exactly_these_rules() -> None:
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", DOCS.read_text().split("## The rules")[1].split("## ")[0], re.MULTILINE)
+    assert rows[2:] == [(rule.name, rule.why) for rule in RULES]
 
 
 @pytest.mark.parametrize("name", [rule.name for rule in RULES])
