@@ -80,25 +80,24 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
         raise UserError("data.train: no trajectories left after holding out; loosen data.hold_out_tasks or data.validation")
     options = prompt_options(recipe.prompt)
     writes_targets = any(stage.objective == "sft" for stage in recipe.stages)
-    dataset = Dataset([], [])
+    dataset, held_out = Dataset([], []), Counter[str]()
     train_steps, validation_steps = steps_of(train), steps_of(validation)
-    total = len(train_steps) + len(validation_steps)
-    for done, step in enumerate(train_steps):
-        progress(done, total)
-        encoded = _encode(step, tokenizer, options, writes_targets, dataset.dropped)
-        if encoded is not None:
-            dataset.train.append(encoded)
-    held_out: Counter[str] = Counter()
-    for done, step in enumerate(validation_steps, len(train_steps)):
-        progress(done, total)
-        if _encode(step, tokenizer, options, False, held_out) is not None:
-            dataset.validation.append(step)
-    progress(total, total)
+    wanted = [_wanted(train_steps, recipe.data.max_train_steps), _wanted(validation_steps, recipe.data.max_validation_steps)]
+
+    def encode_train(step: Step) -> TrainingStep | None:
+        progress(len(dataset.train), sum(wanted))
+        return _encode(step, tokenizer, options, writes_targets, dataset.dropped)
+
+    def encode_validation(step: Step) -> Step | None:
+        progress(len(dataset.train) + len(dataset.validation), sum(wanted))
+        return step if _encode(step, tokenizer, options, False, held_out) is not None else None
+
+    _draw(train_steps, recipe.data.max_train_steps, recipe.seed, encode_train, dataset.train)
+    _draw(validation_steps, recipe.data.max_validation_steps, recipe.seed, encode_validation, dataset.validation)
+    progress(sum(wanted), sum(wanted))
     dataset.dropped.update({f"validation: {reason}": count for reason, count in held_out.items()})
     if not dataset.train:
         raise UserError(f"no training steps left of {len(train_steps)}; left out: {_counts(dataset.dropped)}")
-    dataset.train = _draw(dataset.train, recipe.data.max_train_steps, recipe.seed)
-    dataset.validation = _draw(dataset.validation, recipe.data.max_validation_steps, recipe.seed)
     return dataset
 
 
@@ -206,11 +205,25 @@ def _encode(
     return TrainingStep(step, expert, array("i", prompt_ids), array("i", target_ids))
 
 
-def _draw(items: list[T], limit: int | None, seed: int) -> list[T]:
-    """At most `limit` items, drawn with the seed, in their first order."""
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[index] for index in sorted(random.Random(f"{seed}/limit").sample(range(len(items)), limit))]
+def _wanted(steps: Sequence[Step], limit: int | None) -> int:
+    return len(steps) if limit is None else min(limit, len(steps))
+
+
+def _draw(steps: Sequence[Step], limit: int | None, seed: int, encode: Callable[[Step], T | None], drawn: list[T]) -> None:
+    """Put what can be encoded of the steps into `drawn`: all, or `limit` of them by the seed; in their first order.
+
+    Steps are encoded until the limit is reached and no further: encoding every step of a large data set takes its time.
+    """
+    wanted = _wanted(steps, limit)
+    order = range(len(steps)) if wanted == len(steps) else random.Random(f"{seed}/limit").sample(range(len(steps)), len(steps))
+    places = []
+    for index in order:
+        if len(drawn) == wanted:
+            break
+        if (encoded := encode(steps[index])) is not None:
+            places.append(index)
+            drawn.append(encoded)
+    drawn[:] = [encoded for _, encoded in sorted(zip(places, drawn, strict=True), key=lambda pair: pair[0])]
 
 
 def _counts(dropped: Mapping[str, int]) -> str:

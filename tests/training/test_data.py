@@ -105,6 +105,17 @@ def test_limits_draw_with_the_seed_and_keep_the_order(
     assert len(drawn[0]) == 4
 
 
+def test_a_limit_is_filled_with_usable_steps_and_no_more_are_encoded(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    unwritable = Action((ToolCall("bash", {"command": "echo '</parameter>'"}),))
+    commands = [f"echo {i}" if i % 2 else unwritable for i in range(400)]
+    monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1", commands=commands)])
+    dataset = load_dataset(recipe(max_train_steps=4), tokenizer)
+    assert [item.step.k % 2 for item in dataset.train] == [1, 1, 1, 1]
+    assert dataset.dropped.total() < 40
+
+
 def test_the_order_takes_each_step_once_an_epoch_and_resumes_at_a_position() -> None:
     order = StepOrder(5, "0/1")
     taken = [index for size in (2, 4, 4, 5) for index in order.take(size)]
