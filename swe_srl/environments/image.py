@@ -8,16 +8,14 @@ the image.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 import shlex
-import tarfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +29,8 @@ from unidiff.errors import UnidiffParseError
 from swe_srl.environments.base_image import ensure_base_image, has_image
 from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, remove_container, run_in
-from swe_srl.environments.sdist import fetch_sdist, index_url
+from swe_srl.environments.sdist import index_url
+from swe_srl.environments.source import FIXED_TIME, source_archive, source_identity
 from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
 from swe_srl.scaffolds import tool_files
@@ -42,14 +41,12 @@ _RECIPE_VERSION = 1
 """Part of every address: raise it when this file changes what it builds."""
 _CA_BUNDLE = "/run/swe-srl-ca.pem"
 _BUILD_SECONDS = 3600.0
-_FIXED_TIME = 1729728000
-"""2024-10-24 00:00 UTC: modification time of files from a local folder, and of both commits, so that builds are repeatable."""
 _NEVER_COMMITTED = ["__pycache__/", "*.pyc", "*.egg-info/", "/build/", "/.eggs/", "/.venv/", ".pytest_cache/"]
 _COMMIT = f"""\
 git init -q -b master
 git config user.name testbed && git config user.email testbed@localhost && git config core.abbrev 9
 printf '%s\\n' {" ".join(map(shlex.quote, _NEVER_COMMITTED))} >> .git/info/exclude
-export GIT_AUTHOR_DATE='{_FIXED_TIME} +0000' GIT_COMMITTER_DATE='{_FIXED_TIME} +0000'
+export GIT_AUTHOR_DATE='{FIXED_TIME} +0000' GIT_COMMITTER_DATE='{FIXED_TIME} +0000'
 git add -A && git commit -q -m base && git commit -q --allow-empty -m start
 unset GIT_AUTHOR_DATE GIT_COMMITTER_DATE"""
 
@@ -178,15 +175,10 @@ class _Build:
     def put_source(self, task: Task) -> None:
         """Unpack the repository, inside the container, into the task's working directory and apply its patches."""
         self._checked(["mkdir", "-p", task.workdir], "making the working directory")
-        if task.source.sdist:
-            archive = fetch_sdist(task.source.sdist).read_bytes()
-            strip = ["--strip-components=1", "-z"]
-        else:
-            assert task.source.path is not None
-            archive, strip = _folder_archive(task.source.path), []
+        archive = source_archive(task.source)
         # Modes as a fresh clone would have them, whatever the releaser's umask was.
-        unpack = ["tar", "-x", "--no-same-owner", "--no-same-permissions", *strip, "-C", task.workdir]
-        self._checked(unpack, "unpacking the source", stdin=archive)
+        unpack = ["tar", "-x", "--no-same-owner", "--no-same-permissions", *archive.options, "-C", task.workdir]
+        self._checked(unpack, "unpacking the source", stdin=archive.content)
         for patch in task.source.patches:
             apply = ["git", "-C", task.workdir, "apply", "--whitespace=nowarn", "-"]
             self._checked(apply, f"applying {patch}", stdin=patch.read_bytes())
@@ -226,11 +218,10 @@ class _Build:
 
 def _task_recipe(task: Task, base_id: str) -> list[Any]:
     source = task.source
-    content = source.sdist or hashlib.sha256(_folder_archive(source.path or Path())).hexdigest()
     patches = [patch.read_text() for patch in source.patches]
     tools = [(tool.path, hashlib.sha256(tool.content).hexdigest()) for tool in tool_files()]
     shape = [task.workdir, task.path_prepend, sorted(task.env.items()), task.base_setup, task.prepare, task.setup]
-    return [_RECIPE_VERSION, base_id, content, patches, tools, _COMMIT, *shape]
+    return [_RECIPE_VERSION, base_id, source_identity(source), patches, tools, _COMMIT, *shape]
 
 
 def _check_patches(task: Task) -> None:
@@ -240,29 +231,6 @@ def _check_patches(task: Task) -> None:
                 raise UserError(f"task {task.id}: {patch} holds no change; expected a unified diff")
         except (UnidiffParseError, UnicodeDecodeError) as error:
             raise UserError(f"task {task.id}: {patch} is not a unified diff: {error}") from error
-
-
-def _folder_archive(folder: Path) -> bytes:
-    """A tar of a folder that is the same wherever and whenever it is made: sorted, fixed times, owner and modes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for path in sorted(_source_files(folder)):
-            info = tarfile.TarInfo(str(path.relative_to(folder)))
-            content = path.read_bytes()
-            info.size, info.mtime = len(content), _FIXED_TIME
-            info.mode = 0o755 if os.access(path, os.X_OK) else 0o644
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _source_files(folder: Path) -> Iterable[Path]:
-    skipped = {"__pycache__", ".git", ".pytest_cache", ".hypothesis"}
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in skipped and not name.endswith(".egg-info")]
-        for name in files:
-            path = Path(root, name)
-            if path.is_file() and not path.is_symlink() and not name.endswith(".pyc"):
-                yield path
 
 
 def _host_ca_bundle() -> bytes | None:

@@ -20,10 +20,14 @@ from swe_srl.errors import UserError
 
 
 class Source(BaseModel):
-    """Where the repository comes from: exactly one of `sdist` and `path`, then patches."""
+    """Where the repository comes from: exactly one of `git`, `sdist` and `path`, then patches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    git: str | None = Field(
+        None, min_length=1, description="A git repository: a URL, or a local folder relative to the file that names it."
+    )
+    commit: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="With `git`: the full name of the commit.")
     sdist: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
@@ -34,8 +38,10 @@ class Source(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
-        if (self.sdist is None) == (self.path is None):
-            raise ValueError("give exactly one of `sdist` and `path`")
+        if sum(given is not None for given in (self.git, self.sdist, self.path)) != 1:
+            raise ValueError("give exactly one of `git`, `sdist` and `path`")
+        if (self.git is None) != (self.commit is None):
+            raise ValueError("`git` and `commit` (40 hexadecimal digits) go together")
         return self
 
 
@@ -158,11 +164,15 @@ def _anchored(task: Task, folder: Path) -> Task:
     """The task with its file names made absolute, each checked to be there."""
     source = task.source
     path = (folder / source.path).resolve() if source.path else None
+    git = source.git
+    if git and "://" not in git and ":" not in git.partition("/")[0]:  # neither a URL nor host:path
+        git = str((folder / git).resolve())
     patches = tuple((folder / patch).resolve() for patch in source.patches)
-    for needed in (*((path,) if path else ()), *patches):
+    local = [Path(git)] if git and git.startswith("/") else []
+    for needed in (*((path,) if path else ()), *local, *patches):
         if not needed.exists():
             raise ValueError(f"source: {needed} does not exist")
-    return task.model_copy(update={"source": source.model_copy(update={"path": path, "patches": patches})})
+    return task.model_copy(update={"source": source.model_copy(update={"git": git, "path": path, "patches": patches})})
 
 
 def _reason(error: Exception) -> str:
