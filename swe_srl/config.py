@@ -113,6 +113,11 @@ class StageSection(Section):
         ge=1,
         description="Padded tokens of one forward at most; a longer sequence goes alone. Results do not depend on it.",
     )
+    engine: Literal["auto", "tree", "separate"] = Field(
+        default="auto",
+        description="tree computes what the samples of a batch share once; separate takes each alone; auto is tree wherever it "
+        "is exact for the model, and says so.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> StageSection:

@@ -60,7 +60,7 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stages.1.learning_rate=1", "stages.1.learning_rate: unknown option; known here: clip_high, clip_low, epochs"),
+        ("stages.1.learning_rate=1", "stages.1.learning_rate: unknown option; known here: clip_high, clip_low, engine, epochs"),
         ("stages.0.epsilon=0.1", "stages.0.epsilon: unknown option"),
         ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, name"),
         ("speed=1", "speed: unknown option; known here: data, evaluation, model"),

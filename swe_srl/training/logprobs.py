@@ -43,7 +43,9 @@ class BackwardResult:
     answer_tokens: int
     """Tokens that were scored."""
     forward_tokens: int
-    """Tokens that went through the model, padding included."""
+    """Tokens that went through the model, padding included; those that went twice count twice."""
+    separate_tokens: int
+    """Tokens of the examples as sequences of their own, without padding."""
     mean_logprob: float
     """Mean over scored tokens; its negative estimates the entropy of the policy on its own samples."""
 
@@ -136,4 +138,10 @@ class SequenceEngine:
             logprob_sum += logprobs_B_T.detach().sum().item()
             answer_tokens += int(mask_B_T.sum())
             forward_tokens += len(chunk) * max(map(len, chunk))
-        return BackwardResult(loss, answer_tokens, forward_tokens, logprob_sum / max(1, answer_tokens))
+        return BackwardResult(
+            loss=loss,
+            answer_tokens=answer_tokens,
+            forward_tokens=forward_tokens,
+            separate_tokens=sum(map(len, examples)),
+            mean_logprob=logprob_sum / max(1, answer_tokens),
+        )

@@ -30,9 +30,10 @@ from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_o
 from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_memory
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
-from swe_srl.training.logprobs import BackwardResult, Engine, LossFn, SequenceEngine
+from swe_srl.training.logprobs import BackwardResult, Engine, LossFn
 from swe_srl.training.losses import grpo_loss, sft_loss
 from swe_srl.training.schedule import learning_rate
+from swe_srl.training.tree.select import engine_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
         dataset = load_dataset(recipe, tokenizer, _bar(bars, "encoding steps"))
         for stage in recipe.stages:
             dataset.for_objective(stage.objective)
+            engine_for(stage, model, 1.0)
         check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
         if recipe.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -141,7 +143,8 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     else:
         batches = sft_batches(stage, items, seed)
     temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0
-    engine: Engine = SequenceEngine(stage.tokens_per_microbatch, temperature)
+    engine, choice = engine_for(stage, run.model, temperature)
+    run.bars.console.print(f"stage {index + 1} ({stage.objective}) {choice}")
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
     advance = _bar(run.bars, f"stage {index + 1} {stage.objective}")
     for update in range(total):
@@ -186,7 +189,7 @@ def _update(
         group["lr"] = lr
     optimizer.step()
     run.sampler.update_weights(None)
-    tokens = {"answer_tokens": result.answer_tokens, "forward_tokens": result.forward_tokens}
+    tokens = {name: getattr(result, name) for name in ("answer_tokens", "forward_tokens", "separate_tokens")}
     return {"loss": result.loss, "grad_norm": grad_norm, "entropy": -result.mean_logprob, **tokens}
 
 

@@ -134,6 +134,7 @@ def test_the_books_are_exact(recipe: Recipe, tmp_path: Path, scripted: type[Scri
     assert first["entropy"] > 0
     length = {text: len(text) + 1 for text in (EXACT, OTHER, INVALID)}
     assert first["answer_tokens"] == 3 * length[EXACT] + length[OTHER] + 2 * length[INVALID]
+    assert first["forward_tokens"] < first["separate_tokens"] / 2, "the samples of a step share its prompt"
     assert first["answer_tokens_max"] == length[OTHER]
     assert set(first["seconds"]) == {"sample", "reward", "update"}
     assert first["lr"] == 1e-3
@@ -231,6 +232,35 @@ def test_the_checkpoint_reloads_to_equal_logits(
     with torch.no_grad():
         assert torch.equal(reloaded(ids).logits, model.eval()(ids).logits)
     assert AutoTokenizer.from_pretrained(folder / "checkpoint").chat_template == tokenizer.chat_template
+
+
+def test_the_engines_differ_in_tokens_and_nothing_else(recipe: Recipe, tmp_path: Path, scripted: type[ScriptedSampler]) -> None:
+    found = {}
+    for engine in ("auto", "tree", "separate"):
+        scripted.script = [(EXACT, OTHER, INVALID)] * 4
+        stages = [stage.model_copy(update={"engine": engine}) for stage in recipe.stages]
+        console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+        folder = train(recipe.model_copy(update={"stages": stages}), tmp_path / engine, console=console).folder
+        found[engine] = lines(folder, "metrics.jsonl")
+        choice = 'trains separate sequences: engine = "separate"' if engine == "separate" else "trains each batch as one tree"
+        assert f"stage 2 (srl) {choice}" in console.export_text()
+    assert timeless(found["auto"]) == timeless(found["tree"])
+    for tree, separate in zip(found["tree"], found["separate"], strict=True):
+        for name in ("loss", "grad_norm", "entropy"):
+            assert tree[name] == pytest.approx(separate[name], abs=1e-4)
+        assert tree["separate_tokens"] == separate["separate_tokens"] <= separate["forward_tokens"]
+    assert found["tree"][2]["forward_tokens"] < found["separate"][2]["forward_tokens"] / 2
+
+
+def test_a_tree_that_the_model_does_not_allow_is_refused_at_the_start(
+    recipe: Recipe, policy_folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((policy_folder / "config.json").read_text())
+    (policy_folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    stages = [recipe.stages[0], recipe.stages[1].model_copy(update={"engine": "tree"})]
+    with pytest.raises(UserError, match='engine = "tree" does not serve this model: it uses dropout'):
+        run(recipe.model_copy(update={"stages": stages}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_epochs_and_seeded_order_give_every_step_its_turn(recipe: Recipe, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+from tiny_trees import FAMILIES, tiny_model
+from torch import nn
+
+from swe_srl.config import SrlStage
+from swe_srl.errors import UserError
+from swe_srl.training.logprobs import SequenceEngine
+from swe_srl.training.tree.check import CheckedTreeEngine
+from swe_srl.training.tree.engine import TreeEngine
+from swe_srl.training.tree.families import why_not
+from swe_srl.training.tree.select import engine_for
+
+
+def stage(engine: str) -> SrlStage:
+    return SrlStage.model_validate(
+        {"objective": "srl", "updates": 1, "lr": 1e-5, "tokens_per_microbatch": 99, "engine": engine}
+    )
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_served(family: str) -> None:
+    assert why_not(tiny_model(family)) is None
+
+
+def with_settings(family: str = "llama", **settings: Any) -> Any:
+    """Settings that change how a model computes need no model that does."""
+    model = tiny_model(family)
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    return model
+
+
+def with_dropout() -> Any:
+    model = tiny_model()
+    model.model.layers[0].mlp.act_fn = nn.Sequential(nn.SiLU(), nn.Dropout(0.1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: with_settings(model_type="qwen3_next"), "the family 'qwen3_next' is not one"),
+        (lambda: with_settings("qwen3", layer_types=["full_attention", "sliding_attention"]), "include sliding_attention"),
+        (lambda: with_settings("qwen3", layer_types=["full_attention", "linear_attention"]), "include linear_attention"),
+        (lambda: with_settings("mistral", sliding_window=4096), "a window of 4096 tokens"),
+        (lambda: with_settings("phi3", sliding_window=2047), "a window of 2047 tokens"),
+        (lambda: with_settings("granite", logits_scaling=8.0), "scaled by 8.0"),
+        (lambda: with_settings(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "'dynamic' makes a token depend"),
+        (lambda: with_settings("phi3", rope_parameters={"rope_type": "longrope"}), "'longrope' makes a token depend"),
+        (lambda: with_settings(attention_dropout=0.1), "dropout"),
+        (with_dropout, "dropout"),
+    ],
+)
+def test_not_served(model: Any, reason: str) -> None:
+    built = model()
+    assert reason in str(why_not(built))
+    engine, choice = engine_for(stage("auto"), built, 0.5)
+    assert engine == SequenceEngine(99, 0.5)
+    assert choice.startswith("trains separate sequences: ")
+    assert reason in choice
+    with pytest.raises(UserError, match='engine = "tree" does not serve this model'):
+        engine_for(stage("tree"), built, 0.5)
+
+
+def test_the_choice() -> None:
+    model = tiny_model()
+    tree = CheckedTreeEngine(TreeEngine(99, 0.5))
+    assert engine_for(stage("auto"), model, 0.5) == (tree, "trains each batch as one tree")
+    assert engine_for(stage("tree"), model, 0.5) == (tree, "trains each batch as one tree")
+    separate = (SequenceEngine(99, 0.5), 'trains separate sequences: engine = "separate"')
+    assert engine_for(stage("separate"), model, 0.5) == separate
