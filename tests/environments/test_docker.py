@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import platform
 import threading
 import time
@@ -108,28 +107,6 @@ def test_a_background_job_that_never_stops_talking_does_not_either(sandbox: Dock
     assert set(result.output.split()) == {"started", "x"}
     assert result.seconds < 15
     assert _said(sandbox, "kill -0 $(cat /tmp/job) && echo it still runs") == "it still runs"
-
-
-def test_the_last_output_of_a_slow_command_is_not_lost(sandbox: DockerSandbox) -> None:
-    """Ends that fall between two looks of the host at the command."""
-    for milliseconds in range(200, 320, 10):
-        result = sandbox.execute(f"sleep 0.{milliseconds}; seq 3", timeout=20)
-        assert (result.output, result.returncode) == ("1\n2\n3\n", 0)
-
-
-def test_output_that_comes_with_the_head_of_the_answer_is_not_lost(
-    shared: DockerSandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a busy machine, where a quick command has ended before the daemon's answer is read."""
-    begin = http.client.HTTPResponse.begin
-
-    def late(response: http.client.HTTPResponse) -> None:
-        time.sleep(0.3)
-        begin(response)
-
-    monkeypatch.setattr(http.client.HTTPResponse, "begin", late)
-    result = shared.execute("seq 3", timeout=20)
-    assert (result.output, result.returncode) == ("1\n2\n3\n", 0)
 
 
 def test_what_leaves_its_group_and_ignores_signals_does_not_hold_the_sandbox_up(sandbox: DockerSandbox) -> None:
