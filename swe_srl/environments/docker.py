@@ -7,6 +7,8 @@ argument vectors to the container's shell; files travel over a command's stdin a
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import threading
 import time
@@ -21,28 +23,33 @@ from docker.models.containers import Container
 from docker.types import Ulimit
 from requests.exceptions import RequestException
 
-from swe_srl.environments.sandbox import Limits, SandboxLost
+from swe_srl.environments.runs import RUN_ID, RUN_LABEL
+from swe_srl.environments.sandbox import Limits, SandboxLost, Snapshot
 from swe_srl.environments.shell import Shell, ShellResult, first_line
 from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import CommandResult
 
-RUN_LABEL = "swe-srl.run"
-"""Every container carries it: the id of the run that made it."""
-RUN_ID = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+SNAPSHOTS = "swe-srl/snapshot"
+SNAPSHOT_LABEL = "swe-srl.snapshot"
+"""Of a snapshot that is kept: `trajectory@k`."""
+TEMPORARY_LABEL = "swe-srl.temporary"
+"""Of a snapshot that ends with its run."""
+_MAX_LAYERS = 120
+"""overlay2 mounts at most 128; a snapshot of a deeper sandbox is written as one layer."""
 
 _SESSION_FOLDER = "/var/lib/swe-srl"
-_SESSION = f"{_SESSION_FOLDER}/session"
+SESSION_FILE = f"{_SESSION_FOLDER}/session"
 _NEW_SESSION = "/dev/shm/swe-srl-session"
 # The state of the long-lived shell is kept in a file: whatever copies the container's files copies the shell's state too. It is
 # written only where it has changed, so that a command that changed nothing leaves the files as they were. Builtins alone: each
 # process would take a millisecond. One line, so that bash counts the lines of the command itself from 1.
 _SAVE_SESSION = f"""\
-{{ export -p; printf "cd -- %q || cd .\\n" "$PWD"; [ "$OLDPWD" ] && printf "OLDPWD=%q\\n" "$OLDPWD" || echo "unset -v OLDPWD"; }} \
+{{ export -p; printf "cd -- %q || cd .\\n" "$PWD"; [ "$OLDPWD" ] && printf "OLDPWD=%q\\n" "$OLDPWD" || echo "unset -v OLDPWD; export OLDPWD"; }} \
 >| {_NEW_SESSION}; \
 IFS= read -r -d "" _swe_srl_new < {_NEW_SESSION}; \
-IFS= read -r -d "" _swe_srl_old 2> /dev/null < {_SESSION}; \
-[ "$_swe_srl_new" = "$_swe_srl_old" ] || {{ mkdir -p {_SESSION_FOLDER}; printf %s "$_swe_srl_new" >| {_SESSION}; }}"""
-_SESSION_SCRIPT = f"if [ -f {_SESSION} ]; then . {_SESSION}; fi; trap 'set +eu; {_SAVE_SESSION}' EXIT; eval \"$1\""
+IFS= read -r -d "" _swe_srl_old 2> /dev/null < {SESSION_FILE}; \
+[ "$_swe_srl_new" = "$_swe_srl_old" ] || {{ mkdir -p {_SESSION_FOLDER}; printf %s "$_swe_srl_new" >| {SESSION_FILE}; }}"""
+_SESSION_SCRIPT = f"if [ -f {SESSION_FILE} ]; then . {SESSION_FILE}; fi; trap 'set +eu; {_SAVE_SESSION}' EXIT; eval \"$1\""
 _LONG_COMMAND = "/dev/shm/swe-srl-command"
 _MAX_ARGUMENT_BYTES = 120_000
 """A longer command travels as a file: the kernel takes 128 KiB in one argument."""
@@ -109,10 +116,11 @@ def _remove_containers_of_this_run(client: docker.DockerClient) -> None:
 class DockerSandbox:
     """A container without network, capabilities, privileges or anything of the host; see `Sandbox`."""
 
-    def __init__(self, container: Container, limits: Limits, workdir: str) -> None:
-        self._container = container
+    def __init__(self, container: Container, limits: Limits, workdir: str, depth: int) -> None:
+        self.container = container
+        self.workdir = workdir
+        self._depth = depth
         self._limits = limits
-        self._workdir = workdir
         self._shell = Shell(container)
         self._closed = False
 
@@ -124,13 +132,15 @@ class DockerSandbox:
         """
         limits = limits or Limits()
         with docker_errors(f"image {image}"):
-            workdir = client.images.get(image).attrs["Config"]["WorkingDir"] or "/"
+            attributes = client.images.get(image).attrs
+            workdir = attributes["Config"]["WorkingDir"] or "/"
             container = client.containers.create(
                 image,
                 entrypoint=["sleep"],
                 command=["infinity"],
                 init=True,
                 auto_remove=True,
+                working_dir="/",  # the daemon makes the one of the image where an agent has removed it
                 network_mode="none",
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
@@ -147,7 +157,7 @@ class DockerSandbox:
                 hostname="testbed",
                 labels={RUN_LABEL: RUN_ID},
             )
-            sandbox = cls(container, limits, workdir)
+            sandbox = cls(container, limits, workdir, len(attributes["RootFS"]["Layers"]))
             try:
                 container.start()
                 sandbox._shell.connect()
@@ -169,7 +179,7 @@ class DockerSandbox:
             command = f". {_LONG_COMMAND}"
         argv = ["bash", "-c", _SESSION_SCRIPT, "bash", command] if session else ["bash", "-c", command]
         started = time.monotonic()
-        result = self._run(argv, env=env, state=_SESSION if session else "", timeout=timeout)
+        result = self._run(argv, env=env, state=SESSION_FILE if session else "", timeout=timeout)
         seconds = time.monotonic() - started
         if result.shell_died:  # it alone, or everything?
             self._check_alive()
@@ -198,12 +208,35 @@ class DockerSandbox:
         if result.exit_code != 0:
             raise OSError(f"{path} in the sandbox: {result.output.decode(errors='replace').strip()}")
 
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """See `Sandbox.snapshot`. The container stands still meanwhile, so that no file is caught half-written.
+
+        The image's layer is what differs from the sandbox's own image, so snapshots along one sandbox do not pile up layers.
+        """
+        image = snapshot_image(name)
+        client: Any = self.container.client
+        label = {TEMPORARY_LABEL: ""} if name is None else {SNAPSHOT_LABEL: name}
+        config = {"Labels": label, "WorkingDir": self.workdir, "Cmd": ["bash"], "Entrypoint": []}
+        try:
+            source = self.container if self._depth < _MAX_LAYERS else self._flattened(client)
+            try:
+                source.commit(*image.split(":"), conf=config)
+            finally:
+                if source is not self.container:
+                    remove_container(source)
+            return Snapshot(image, tuple(client.api.inspect_image(image)["RootFS"]["Layers"]))
+        except (APIError, DockerException, OSError) as error:
+            if isinstance(error, APIError) and error.status_code not in (404, 409):
+                with docker_errors(f"snapshot {name or image}"):
+                    raise
+            raise SandboxLost(f"the container no longer answers: {first_line(error)}") from error
+
     def close(self) -> None:
         """See `Sandbox.close`."""
         if not self._closed:
             self._closed = True
             with docker_errors("removing a sandbox"):
-                remove_container(self._container)
+                remove_container(self.container)
             self._shell.close()
 
     def __enter__(self) -> DockerSandbox:
@@ -212,29 +245,55 @@ class DockerSandbox:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _flattened(self, client: Any) -> Container:
+        """A container that was never started, of an image with all files in one layer."""
+        settings = self.container.attrs["Config"]
+        self.container.pause()
+        try:
+            answer = client.api.import_image_from_data(self.container.export())
+        finally:
+            self.container.unpause()
+        merged = json.loads(answer.splitlines()[-1])["status"]
+        made: Container = client.containers.create(merged, ["bash"], environment=settings["Env"], labels={RUN_LABEL: RUN_ID})
+        return made
+
     def _run(self, argv: Sequence[str], **options: Any) -> ShellResult:
         limit = self._limits.output_bytes
-        return self._shell.run(argv, workdir=self._workdir, grace=_GRACE_SECONDS, output_bytes=limit, **options)
+        return self._shell.run(argv, workdir=self.workdir, grace=_GRACE_SECONDS, output_bytes=limit, **options)
 
     def _check_alive(self) -> None:
         """Raise SandboxLost where the container was killed and not only a process in it."""
         time.sleep(0.1)  # its processes end a moment before the daemon notes its end
         self._run(["true"], timeout=_GRACE_SECONDS)
         try:
-            self._container.reload()
+            self.container.reload()
         except (APIError, DockerException, OSError) as error:
             raise SandboxLost(f"the container no longer answers: {first_line(error)}") from error
-        if self._container.status != "running":
+        if self.container.status != "running":
             raise SandboxLost("the container no longer answers: it was killed")
 
     def _kill_everything(self) -> None:
         """The shell does not answer: end every process by starting the container again, or give it up."""
         try:
-            self._container.restart(timeout=0)  # its files stay, and with them the state of the long-lived shell
+            self.container.restart(timeout=0)  # its files stay, and with them the state of the long-lived shell
             self._shell.close()
         except (APIError, DockerException, OSError) as error:
             self.close()
             raise SandboxLost("a command could not be killed at its time-out; the container was removed") from error
+
+
+def snapshot_image(name: str | None) -> str:
+    """The image of this run's snapshot `trajectory@k`, known before it is made; a new one for a snapshot without a name."""
+    return f"{SNAPSHOTS}:{hashlib.sha256(f'{RUN_ID} {name or uuid.uuid4()}'.encode()).hexdigest()[:24]}"
+
+
+def remove_image(client: docker.DockerClient, name: str) -> None:
+    """Remove an image. One that is gone already is no error; one that a container still uses stays."""
+    try:
+        client.api.remove_image(name)
+    except APIError as error:
+        if error.status_code not in (404, 409):
+            raise
 
 
 def remove_container(container: Container) -> None:

@@ -91,7 +91,7 @@ class Shell:
     ) -> ShellResult:
         """Run an argument vector; its process group is killed after `timeout` seconds.
 
-        state: a file that brings its own environment: where it exists, the command is given none.
+        state: a file that brings its own environment and directory: where it exists, the command is given none.
         grace: seconds beyond `timeout` after which the host stops waiting for an answer.
         A working directory that is gone is said in the output, and the command starts in `/`.
         Raises SandboxLost where no shell can be had.

@@ -225,7 +225,7 @@ class Command:
         name = request["argv"][0]
         try:
             try:
-                os.chdir(request["workdir"])
+                os.chdir("/" if os.path.exists(request["state"]) else request["workdir"])
             except OSError as error:
                 os.chdir("/")
                 self.emit("bash: cd: {}: {}\n".format(request["workdir"], error.strerror).encode())  # noqa: UP032

@@ -50,7 +50,7 @@ def _shell_id(sandbox: DockerSandbox) -> int:
 
 def _wait_until_gone(client: DockerClient, sandbox: DockerSandbox) -> None:
     for _ in range(100):
-        if sandbox._container.id not in [container.id for container in client.containers.list(all=True, ignore_removed=True)]:
+        if sandbox.container.id not in [container.id for container in client.containers.list(all=True, ignore_removed=True)]:
             return
         time.sleep(0.1)
     pytest.fail("the container is still there")
@@ -279,7 +279,7 @@ def test_a_deleted_working_directory(sandbox: DockerSandbox, session: bool) -> N
 
 
 def test_a_deleted_directory_of_the_task(sandbox: DockerSandbox) -> None:
-    sandbox._workdir = "/testbed"
+    sandbox.workdir = "/testbed"
     sandbox.execute("mkdir /testbed", timeout=20)
     assert sandbox.execute("pwd", timeout=20).output == "/testbed\n"
     sandbox.execute("rm -r /testbed", timeout=20)
@@ -353,6 +353,6 @@ def test_one_command_at_a_time(sandbox: DockerSandbox) -> None:
 
 
 def test_a_shell_needs_its_container(client: DockerClient, sandbox: DockerSandbox) -> None:
-    client.api.kill(sandbox._container.id)
+    client.api.kill(sandbox.container.id)
     with pytest.raises(SandboxLost, match="the container no longer answers"):
-        Shell(sandbox._container).connect()
+        Shell(sandbox.container).connect()
