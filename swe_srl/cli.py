@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -154,12 +154,12 @@ def env_build(
 
     Example: swe-srl env build --tasks environments
     """
-    from swe_srl.environments.docker import connect
     from swe_srl.environments.image import build_images
+    from swe_srl.environments.reaper import connect_and_reap
 
     found = _tasks(tasks)
     wanted = _select(found.tasks, only)
-    built, failed = build_images(connect(), wanted, _say, workers)
+    built, failed = build_images(connect_and_reap(), wanted, _say, workers)
     rows = [
         {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
         for image in built.values()
@@ -183,6 +183,39 @@ def env_list(as_json: Json = False) -> None:
     _output(as_json, {"images": images}, lambda: _rows([{**row, "bytes": f"{row['bytes'] / 1e6:.0f} MB"} for row in images]))
 
 
+@env.command("shell")
+def env_shell(
+    step: Annotated[str, typer.Argument(metavar="TRAJECTORY@K", help="A step whose snapshot a replay has kept.")],
+    run: Annotated[Path, typer.Option(help="Run folder of the replay.")] = Path("runs/replay"),
+) -> None:
+    """Open a terminal in a new sandbox at the state before a step. The sandbox is removed when you leave it.
+
+    Example: swe-srl env shell ttlbox-expiry-edge-demonstration@3
+    """
+    from swe_srl.environments.docker import DockerSandbox
+    from swe_srl.environments.reaper import connect_and_reap
+    from swe_srl.environments.snapshots import find_snapshot
+    from swe_srl.environments.terminal import open_terminal
+
+    image = find_snapshot(run, step)
+    with DockerSandbox.start(connect_and_reap(), image) as sandbox:
+        open_terminal(sandbox)
+
+
+@env.command("reap")
+def env_reap(as_json: Json = False) -> None:
+    """Remove the containers and temporary images that killed runs left. Every command that starts sandboxes does it first.
+
+    Example: swe-srl env reap
+    """
+    from swe_srl.environments.docker import connect
+    from swe_srl.environments.reaper import reap
+
+    reaped = reap(connect())
+    text = f"removed {len(reaped.containers)} containers and {len(reaped.images)} images; {reaped.unknown} belong to runs that "
+    _output(as_json, reaped.to_json(), lambda: text + "cannot be judged from here")
+
+
 @app.command()
 def replay(
     trajectories: Annotated[list[str], typer.Argument(help="Trajectory files, folders or globs, of any known format.")],
@@ -190,6 +223,10 @@ def replay(
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/replay.")] = None,
     only: Annotated[list[str] | None, typer.Option("--task", help="Replay only trajectories of this task. Repeatable.")] = None,
     workers: Workers = 2,
+    snapshot: Annotated[
+        Literal["all", "changed", "none"],
+        typer.Option(help="Keep the state before every step: an image each, or one where a step changed something."),
+    ] = "none",
     as_json: Json = False,
 ) -> None:
     """Re-execute trajectories in containers and compare every observation with the recorded one.
@@ -198,7 +235,7 @@ def replay(
     """
     from swe_srl.environments.run import replay_command, replay_table
 
-    report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, workers, _say)
+    report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, workers, _say, snapshot)
     _output(as_json, report.to_json(), lambda: replay_table(report))
     _report_failures(report.failed, "id")
 

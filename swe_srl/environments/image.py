@@ -28,7 +28,9 @@ from unidiff.errors import UnidiffParseError
 
 from swe_srl.environments.base_image import ensure_base_image, has_image
 from swe_srl.cache import cache_folder
-from swe_srl.environments.docker import RUN_ID, RUN_LABEL, docker_errors, pool_of_containers, remove_container, run_in
+from swe_srl.environments.docker import docker_errors, pool_of_containers, remove_container
+from swe_srl.environments.exec import run_in
+from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.sdist import index_url
 from swe_srl.environments.source import FIXED_TIME, source_archive, source_identity
 from swe_srl.environments.task import Task

@@ -19,6 +19,7 @@ from cydifflib import SequenceMatcher
 from swe_srl.environments.docker import DockerSandbox, pool_of_containers
 from swe_srl.environments.normalise import normalise, unordered
 from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost
+from swe_srl.environments.snapshots import SnapshotMap
 from swe_srl.errors import UserError
 from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import Action, CommandResult, Observation, Scaffold, ToolCall
@@ -138,9 +139,11 @@ def replay_trajectory(
     trajectory: Trajectory,
     limits: Limits | None = None,
     on_step: Callable[[], None] = lambda: None,
+    snapshots: SnapshotMap | None = None,
 ) -> TrajectoryReplay:
     """Run every step of a trajectory in a fresh sandbox of `image`.
 
+    snapshots: where the state before each step, and the one after the last, is kept.
     A sandbox that is lost on the way ends the replay with `error` set; the steps before it are kept.
     """
     started = time.monotonic()
@@ -150,7 +153,10 @@ def replay_trajectory(
     try:
         scaffold = get_scaffold(trajectory.scaffold)
         with DockerSandbox.start(client, image, limits) as sandbox:
-            for step in trajectory.steps():
+            k = 0
+            for k, step in enumerate(trajectory.steps(), start=1):
+                if snapshots:
+                    snapshots.keep(sandbox, trajectory.id, step.k)
                 begun = time.monotonic()
                 replayed = run_action(sandbox, scaffold, step.action, trajectory)
                 recorded = step.turn.observation
@@ -159,6 +165,8 @@ def replay_trajectory(
                 if any(scaffold.is_submit(call) for call in step.action.calls):
                     submission = replayed.compared
                 on_step()
+            if snapshots:
+                snapshots.keep(sandbox, trajectory.id, k)
     except (SandboxLost, UserError) as failure:
         error = str(failure)
     equal = None
@@ -195,12 +203,13 @@ def replay_all(
     workers: int = 2,
     on_step: Callable[[], None] = lambda: None,
     on_done: Callable[[TrajectoryReplay], None] = lambda _: None,
+    snapshots: SnapshotMap | None = None,
 ) -> ReplayReport:
     """Replay trajectories over a pool of sandboxes. images: task id → image. Leaves no container behind, even on Ctrl-C."""
     report = ReplayReport()
     with pool_of_containers(client, workers) as pool:
         futures = [
-            pool.submit(replay_trajectory, client, images[trajectory.task_id], trajectory, None, on_step)
+            pool.submit(replay_trajectory, client, images[trajectory.task_id], trajectory, None, on_step, snapshots)
             for trajectory in trajectories
         ]
         for future in as_completed(futures):

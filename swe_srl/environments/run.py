@@ -13,11 +13,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from swe_srl.environments.docker import connect
 from swe_srl.environments.image import build_image, build_images
+from swe_srl.environments.reaper import connect_and_reap
 from swe_srl.environments.record import load_script
 from swe_srl.environments.record import record as run_script
 from swe_srl.environments.replay import ReplayReport, replay_all
+from swe_srl.environments.snapshots import Keep, SnapshotMap
 from swe_srl.environments.task import Task, load_tasks
 from swe_srl.errors import UserError
 from swe_srl.trajectories.importing import Found, import_trajectories
@@ -33,6 +34,7 @@ def replay_command(
     only: Sequence[str] | None,
     workers: int,
     say: Callable[[str], None],
+    keep: Keep = "none",
 ) -> ReplayReport:
     """Replay every trajectory in `sources` that has a task. Raises UserError where there is nothing to replay."""
     tasks = load_tasks(task_paths)
@@ -60,7 +62,7 @@ def replay_command(
     if not matched:
         reasons = "; ".join(f"{item['id']}: {item['reason']}" for item in report.failed[:3]) or "no trajectory was found"
         raise UserError(f"nothing to replay: {reasons}")
-    _replay_matched(report, matched, tasks.tasks, workers, say)
+    _replay_matched(report, matched, tasks.tasks, workers, say, out, keep)
     _write_run(out, report)
     return report
 
@@ -73,7 +75,7 @@ def record_command(script: Path, task_paths: Sequence[Path], to: Path, say: Call
         bad = next((f"; {origin}: {reason}" for origin, reason in tasks.bad), "")
         raise UserError(f"{script}: no task {written.task!r} in {_names(task_paths)}{bad}")
     task = tasks.tasks[written.task]
-    client = connect()
+    client = connect_and_reap()
     image = build_image(client, task, say)
     trajectory = run_script(client, image.tag, task, written, say if verbose else lambda _: None)
     write_jsonl(to, [trajectory])
@@ -103,17 +105,25 @@ def progress_bar() -> Progress:
 
 
 def _replay_matched(
-    report: ReplayReport, matched: list[Trajectory], tasks: dict[str, Task], workers: int, say: Callable[[str], None]
+    report: ReplayReport,
+    matched: list[Trajectory],
+    tasks: dict[str, Task],
+    workers: int,
+    say: Callable[[str], None],
+    out: Path,
+    keep: Keep,
 ) -> None:
-    client = connect()
+    client = connect_and_reap()
     needed = {trajectory.task_id: tasks[trajectory.task_id] for trajectory in matched}
     built, failed = build_images(client, list(needed.values()), say, workers)
     report.failed += [{"id": name, "reason": reason} for name, reason in failed.items()]
     ready = [trajectory for trajectory in matched if trajectory.task_id in built]
     images = {name: image.tag for name, image in built.items()}
+    snapshots = SnapshotMap(client, out, keep)
     with progress_bar() as progress:
         bar = progress.add_task("replaying steps", total=sum(1 for trajectory in ready for _ in trajectory.steps()))
-        done = replay_all(client, images, ready, workers=workers, on_step=lambda: progress.advance(bar))
+        advance = lambda: progress.advance(bar)  # noqa: E731
+        done = replay_all(client, images, ready, workers=workers, on_step=advance, snapshots=snapshots)
     report.trajectories += done.trajectories
     report.failed += done.failed
 

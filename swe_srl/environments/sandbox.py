@@ -32,6 +32,16 @@ class Limits:
     """Output kept of one command; the rest is drained and counted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A frozen state: the files of a sandbox, and with them the directory and exported variables of its session."""
+
+    image: str
+    """The image that holds it; start a sandbox of it to fork."""
+    layers: tuple[str, ...]
+    """What it consists of: two snapshots of one sandbox with equal layers are equal, and take the room of one."""
+
+
 class Sandbox(Protocol):
     """One running container. Use it as a context manager: leaving it removes the container."""
 
@@ -53,6 +63,14 @@ class Sandbox(Protocol):
 
     def write_file(self, path: str, content: bytes) -> None:
         """Write a file in the container, as a command inside would."""
+        ...
+
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """Freeze files and session state; what runs in the background is not kept. The sandbox goes on.
+
+        name: `trajectory@k`, for a snapshot that is to outlive this run; one without is removed after the run has ended.
+        Raises SandboxLost where the container is gone.
+        """
         ...
 
     def close(self) -> None:

@@ -1,0 +1,89 @@
+"""The snapshots that a replay keeps: which image holds the state before step k of a trajectory.
+
+Invariant: `snapshots.jsonl` in the run folder names every kept image before it exists, so that a run that is killed leaves none
+that nobody knows of; of several lines for one (trajectory, k) the last one counts. Step k = number of steps is the final state.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Literal
+
+import docker
+
+from swe_srl.environments.docker import docker_errors, remove_image, snapshot_image
+from swe_srl.environments.sandbox import Sandbox, Snapshot
+from swe_srl.errors import UserError
+
+FILE = "snapshots.jsonl"
+Keep = Literal["all", "changed", "none"]
+"""An image for each step; only where a step changed something, else the earlier one again; or nothing."""
+
+
+class SnapshotMap:
+    """Written by a replay, one line a step. Threads may share it, each with its own trajectory."""
+
+    def __init__(self, client: docker.DockerClient, folder: Path, keep: Keep) -> None:
+        """Start a new map in a run folder. The images of a former one are removed: nothing would name them any more.
+
+        With `none` nothing is written and a former map stays.
+        """
+        self._client, self._file, self._keep = client, folder / FILE, keep
+        self._last: dict[str, Snapshot] = {}
+        self._lock = threading.Lock()
+        if keep != "none" and self._file.exists():
+            for image in {image for steps in read_map(self._file).values() for image in steps.values()}:
+                with docker_errors(f"snapshot {image}"):
+                    remove_image(client, image)
+            self._file.unlink()
+
+    def keep(self, sandbox: Sandbox, trajectory: str, k: int) -> None:
+        """Keep the state before step k. Called for k = 0, 1, 2 … of a trajectory in its one sandbox."""
+        if self._keep == "none":
+            return
+        name = f"{trajectory}@{k}"
+        self._write(trajectory, k, snapshot_image(name))
+        snapshot, last = sandbox.snapshot(name), self._last.get(trajectory)
+        if self._keep == "changed" and last is not None and last.layers == snapshot.layers:
+            self._write(trajectory, k, last.image)
+            with docker_errors(f"snapshot {name}"):
+                remove_image(self._client, snapshot.image)
+        else:
+            self._last[trajectory] = snapshot
+
+    def _write(self, trajectory: str, k: int, image: str) -> None:
+        with self._lock:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"trajectory": trajectory, "k": k, "image": image}) + "\n")
+
+
+def read_map(file: Path) -> dict[str, dict[int, str]]:
+    """trajectory → k → image. Raises UserError naming the line that is broken; a last line cut off by a kill is left out."""
+    found: dict[str, dict[int, str]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        try:
+            row = json.loads(line)
+            found.setdefault(str(row["trajectory"]), {})[int(row["k"])] = str(row["image"])
+        except (ValueError, KeyError, TypeError) as error:
+            if line.endswith("\n"):
+                raise UserError(f"{file}:{number}: not a line of a snapshot map: {error}") from error
+    return found
+
+
+def find_snapshot(folder: Path, step: str) -> str:
+    """The image of `TRAJECTORY@K` in a run folder. Raises UserError with what there is instead."""
+    file = folder / FILE
+    if not file.exists():
+        raise UserError(f"{folder} holds no snapshots; make them with `swe-srl replay … --out {folder} --snapshot changed`")
+    trajectory, at, k = step.rpartition("@")
+    if not at or not k.isdigit():
+        raise UserError(f"{step!r} does not name a step: write TRAJECTORY@K, for example {next(iter(read_map(file)), 'run')}@0")
+    steps = read_map(file).get(trajectory)
+    if steps is None:
+        raise UserError(f"{file}: no trajectory {trajectory!r}; it holds {', '.join(sorted(read_map(file))[:8])}")
+    if int(k) not in steps:
+        raise UserError(f"{file}: no step {k} of {trajectory}; it holds {min(steps)} to {max(steps)}")
+    return steps[int(k)]
