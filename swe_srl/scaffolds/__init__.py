@@ -27,8 +27,15 @@ def _swe_agent_windowed(way: str) -> Scaffold:
     return SweAgentWindowed(way)
 
 
+def _openhands() -> Scaffold:
+    from swe_srl.scaffolds.openhands import OpenHands
+
+    return OpenHands()
+
+
 _SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {
     "mini-swe-agent": _mini_swe_agent,
+    "openhands": _openhands,
     "swe-agent": lambda: _swe_agent(review=False),
     "swe-agent-review": lambda: _swe_agent(review=True),
     "swe-agent-windowed": lambda: _swe_agent_windowed("lines"),

@@ -25,7 +25,7 @@ from swe_srl.scaffolds.swe_agent import BASH, ENVIRONMENT, NO_OUTPUT, SUBMIT, SU
 
 WAYS = ("0", "lines", "replace", "replace-2024")
 _NAME = "swe-agent-windowed"
-_FOLDER = "/usr/local/lib/swe-srl"
+FOLDER = "/usr/local/lib/swe-srl"
 _WINDOWED = ("open", "goto", "scroll_up", "scroll_down", "create", "edit", "insert")
 _SEARCH = ("find_file", "search_dir", "search_file")
 _FOOTER = re.compile(r"\n\(Open file: ([^\n]*)\)\n\(Current directory: ([^\n]*)\)\nbash-\$\Z")
@@ -36,10 +36,10 @@ _PLAIN = re.compile(rf"{_WORD}(?: +{_WORD})*")
 # What `_swe_srl_state` prints after a command: the open file and the directory between record separators.
 _STATE = re.compile("\x1e([^\x1e]*)\x1e([^\x1e]*)\x1e\\Z")
 
-_LAUNCHER = f"""#!/bin/sh
+LAUNCHER = f"""#!/bin/sh
 # An agent may change PATH, PYTHONPATH or the environment's Python: the tools run on the system's interpreter, isolated.
 for python in /usr/bin/python3 /usr/local/bin/python3 "$(command -v python3)"; do
-    tool={_FOLDER}/$1
+    tool={FOLDER}/$1
     [ -x "$python" ] && shift && exec "$python" -I "$tool" "$@"
 done
 echo "$1: no python3 found" >&2
@@ -51,10 +51,10 @@ _swe_srl_tool() {{
     local tool=$1
     shift
     case "$tool:$_swe_srl_way:$1" in
-        search:0:*) {_FOLDER}/run search.py 0 "$@" ;;
-        search:*) {_FOLDER}/run search.py 1 "$@" ;;
-        windowed:0:*) {_FOLDER}/run windowed_0.py "$@" ;;
-        windowed:*) {_FOLDER}/run windowed.py "$_swe_srl_way" "$@" ;;
+        search:0:*) {FOLDER}/run search.py 0 "$@" ;;
+        search:*) {FOLDER}/run search.py 1 "$@" ;;
+        windowed:0:*) {FOLDER}/run windowed_0.py "$@" ;;
+        windowed:*) {FOLDER}/run windowed.py "$_swe_srl_way" "$@" ;;
     esac
 }}
 for _swe_srl_name in {" ".join(_WINDOWED)}; do
@@ -162,18 +162,18 @@ class SweAgentWindowed:
         tools = resources.files("swe_srl.scaffolds.tools")
         self.tool_files: Sequence[ToolFile] = (
             *(
-                ToolFile(f"{_FOLDER}/{name}", tools.joinpath(name).read_bytes())
+                ToolFile(f"{FOLDER}/{name}", tools.joinpath(name).read_bytes())
                 for name in ("lint.py", "search.py", "windowed.py", "windowed_0.py")
             ),
-            ToolFile(f"{_FOLDER}/run", _LAUNCHER.encode()),
-            ToolFile(f"{_FOLDER}/windowed.sh", _FUNCTIONS.encode()),
+            ToolFile(f"{FOLDER}/run", LAUNCHER.encode()),
+            ToolFile(f"{FOLDER}/windowed.sh", _FUNCTIONS.encode()),
             SUBMIT_FILE,
         )
 
     def command(self, call: ToolCall) -> str:
         """The bash script that carries out one call. Raises ValueError for a tool or argument this scaffold does not have."""
         check(self.tools, call, self.name)
-        return f". {_FOLDER}/windowed.sh {self._way}; {self._script(call)}\n_swe_srl_state"
+        return f". {FOLDER}/windowed.sh {self._way}; {self._script(call)}\n_swe_srl_state"
 
     def _script(self, call: ToolCall) -> str:
         if call.name == "bash":

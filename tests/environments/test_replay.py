@@ -171,7 +171,7 @@ def _kill_containers(client: DockerClient, image: str) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda run: dataclasses.replace(run, scaffold="openhands"), "unknown scaffold 'openhands'; known: "),
+        (lambda run: dataclasses.replace(run, scaffold="another"), "unknown scaffold 'another'; known: "),
         (lambda run: _with_turns(run, _bash("echo 1", "1"), _bash("kill -9 -1", "")), "the container no longer answers"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from swe_srl.scaffolds.tools import lint
 
-TOOLS = ("lint.py", "search.py", "str_replace_editor.py", "windowed.py", "windowed_0.py")
+TOOLS = ("lint.py", "openhands_editor.py", "search.py", "str_replace_editor.py", "windowed.py", "windowed_0.py")
 
 
 def found(source: str, name: str = "a.py") -> list[str]:
