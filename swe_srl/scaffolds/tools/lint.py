@@ -142,8 +142,6 @@ class Names:
         else:
             getattr(self, "visit_" + type(node).__name__, self.visit_all)(node)
 
-    # names
-
     def bind(self, name: str) -> None:
         self.scopes[-1].bound.add(name)
 
@@ -197,8 +195,6 @@ class Names:
                 self.scopes[-1].imports_all = True
             else:
                 self.bind(alias.asname or alias.name)
-
-    # statements that bind or choose
 
     def visit_Assign(self, node: Any) -> None:
         self.visit(node.value)
@@ -282,8 +278,6 @@ class Names:
         if node.rest:
             self.bind(node.rest)
 
-    # functions
-
     def function(self, node: Any) -> None:
         self.visit_each(getattr(node, "decorator_list", []))
         self.with_type_parameters(node, lambda: self.signature(node))
@@ -324,8 +318,6 @@ class Names:
     def visit_TypeAlias(self, node: Any) -> None:
         self.visit(node.name)
         self.with_type_parameters(node, lambda: self.defer(lambda: self.annotation(node.value)))
-
-    # annotations
 
     def annotation(self, node: Any) -> None:
         if node is not None and self.postponed:
