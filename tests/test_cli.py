@@ -248,7 +248,7 @@ def test_replay_says_what_it_could_not_do_and_does_the_rest(
         _trajectory("good"),
         _trajectory("stray", task="unknown-task"),
         _trajectory("unbuilt", task="no-release"),
-        _trajectory("foreign", scaffold="openhands"),
+        _trajectory("foreign", scaffold="another"),
     ]
     write_jsonl(runs / "runs.jsonl", trajectories)
     (runs / "cut.json").write_text('{"a": ')
@@ -263,7 +263,7 @@ def test_replay_says_what_it_could_not_do_and_does_the_rest(
     assert sorted(reasons) == sorted([f"{runs}/cut.json:1", "stray", "no-release", "foreign"])
     assert reasons["stray"] == f"no task 'unknown-task' in {tasks}"
     assert reasons["no-release"].startswith("source.sdist: the package index has no source release iniconfig==0.0.999")
-    assert reasons["foreign"].startswith("unknown scaffold 'openhands'")
+    assert reasons["foreign"].startswith("unknown scaffold 'another'")
     assert all(f"error: {name}: {reason}" in err for name, reason in reasons.items())
     assert "1 tasks have no trajectory here: idle" in err
 

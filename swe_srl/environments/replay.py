@@ -7,6 +7,7 @@ lines are sorted besides are three counts. What could not be executed is a failu
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -82,6 +83,17 @@ class TrajectoryReplay:
         }
 
 
+# The repository goes to where the recorded run had it; a link stays, for what was installed from the old place.
+_MOVE = 'here=$(pwd); [ -e {to} ] || {{ mkdir -p "$(dirname {to})" && mv "$here" {to} && ln -s {to} "$here"; }}'
+
+
+def move_repository(sandbox: Sandbox, workdir: str) -> None:
+    """Move the task's repository to another directory, unless something is there. Raises SandboxLost where it cannot be moved."""
+    result = sandbox.execute(_MOVE.format(to=shlex.quote(workdir)), timeout=600)
+    if result.returncode != 0:
+        raise SandboxLost(f"the repository could not be moved to {workdir}: {result.output.strip()}")
+
+
 def run_action(sandbox: Sandbox, scaffold: Scaffold, action: Action, trajectory: Trajectory | None = None) -> Observation:
     """Execute one action as its scaffold would and return what the agent would see.
 
@@ -153,6 +165,8 @@ def replay_trajectory(
     try:
         scaffold = get_scaffold(trajectory.scaffold)
         with DockerSandbox.start(client, image, limits) as sandbox:
+            if trajectory.workdir:
+                move_repository(sandbox, trajectory.workdir)
             k = 0
             for k, step in enumerate(trajectory.steps(), start=1):
                 if snapshots:

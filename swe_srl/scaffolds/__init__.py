@@ -21,10 +21,27 @@ def _swe_agent(review: bool) -> Scaffold:
     return SweAgent(review=review)
 
 
+def _swe_agent_windowed(way: str) -> Scaffold:
+    from swe_srl.scaffolds.swe_agent_windowed import SweAgentWindowed
+
+    return SweAgentWindowed(way)
+
+
+def _openhands() -> Scaffold:
+    from swe_srl.scaffolds.openhands import OpenHands
+
+    return OpenHands()
+
+
 _SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {
     "mini-swe-agent": _mini_swe_agent,
+    "openhands": _openhands,
     "swe-agent": lambda: _swe_agent(review=False),
     "swe-agent-review": lambda: _swe_agent(review=True),
+    "swe-agent-windowed": lambda: _swe_agent_windowed("lines"),
+    "swe-agent-windowed-0": lambda: _swe_agent_windowed("0"),
+    "swe-agent-windowed-replace": lambda: _swe_agent_windowed("replace"),
+    "swe-agent-windowed-replace-2024": lambda: _swe_agent_windowed("replace-2024"),
 }
 
 

@@ -17,9 +17,10 @@ from importlib import resources
 from typing import Any
 
 from swe_srl.scaffolds.base import CommandResult, Observation, ToolCall, ToolFile
+from swe_srl.scaffolds.definitions import check, integer, string, tool
 
 _OBSERVED = "OBSERVATION:\n"
-_NO_OUTPUT = "Your command ran successfully and did not produce any output."
+NO_OUTPUT = "Your command ran successfully and did not produce any output."
 _MAX_CHARACTERS = 100_000
 _CLIPPED = (
     "Observation: {output}<response clipped><NOTE>Observations should not exceeded {limit} characters. {elided} characters "
@@ -29,11 +30,11 @@ _CLIPPED = (
 _CLIPPED_PATTERN = re.compile(
     r"Observation: (.*)<response clipped><NOTE>Observations should not exceeded [^<]*</NOTE>", re.DOTALL
 )
-_TIMED_OUT = (
+TIMED_OUT = (
     "The command '{command}' was cancelled because it took more than {seconds} seconds. "
     "Please try a different command that completes more quickly."
 )
-_TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
+TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 
 _REVIEW_BEGINS = "Thank you for your work on this issue."
 _REVIEW = f"""{_REVIEW_BEGINS} Please carefully follow the steps below to help review your changes.
@@ -74,64 +75,57 @@ END_OF_REVIEW
 git --no-pager diff --cached
 printf '\\n</diff>'
 """
+SUBMIT_FILE = ToolFile("/usr/local/bin/submit", _SUBMIT.encode())
 
 
-def _tool(name: str, description: str, required: Sequence[str] = (), **properties: Mapping[str, Any]) -> Mapping[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
-
-
-def _text(description: str, **more: Any) -> Mapping[str, Any]:
-    return {"type": "string", "description": description, **more}
-
-
-_TOOLS = (
-    _tool(
-        "bash",
-        "Run a command in a bash shell that stays alive: its directory and variables are kept from call to call.",
-        required=["command"],
-        command=_text("The command to run."),
-    ),
-    _tool(
-        "str_replace_editor",
-        "View, create and edit files. `view` numbers the lines of a file, or lists a directory two levels deep; `create` "
-        "writes a new file; `str_replace` replaces a text that occurs exactly once; `insert` adds lines after a line; "
-        "`undo_edit` takes back the last edit of the file.",
-        required=["command", "path"],
-        command=_text("What to do.", enum=["view", "create", "str_replace", "insert", "undo_edit"]),
-        path=_text("Absolute path of the file or directory."),
-        file_text=_text("For `create`: the whole content of the file."),
-        old_str=_text("For `str_replace`: the text to replace, exactly as in the file."),
-        new_str=_text("For `str_replace`: the text to put in its place. For `insert`: the lines to add."),
-        insert_line={"type": "integer", "description": "For `insert`: the line after which to add; 0 is the top of the file."},
-        view_range={
+BASH = tool(
+    "bash",
+    "Run a command in a bash shell that stays alive: its directory and variables are kept from call to call.",
+    {"command": string("The command to run.")},
+    required=["command"],
+)
+STR_REPLACE_EDITOR = tool(
+    "str_replace_editor",
+    "View, create and edit files. `view` numbers the lines of a file, or lists a directory two levels deep; `create` "
+    "writes a new file; `str_replace` replaces a text that occurs exactly once; `insert` adds lines after a line; "
+    "`undo_edit` takes back the last edit of the file.",
+    {
+        "command": string("What to do.", enum=["view", "create", "str_replace", "insert", "undo_edit"]),
+        "path": string("Absolute path of the file or directory."),
+        "file_text": string("For `create`: the whole content of the file."),
+        "old_str": string("For `str_replace`: the text to replace, exactly as in the file."),
+        "new_str": string("For `str_replace`: the text to put in its place. For `insert`: the lines to add."),
+        "insert_line": integer("For `insert`: the line after which to add; 0 is the top of the file."),
+        "view_range": {
             "type": "array",
             "items": {"type": "integer"},
             "description": "For `view` of a file: the first and last line to show; -1 as the last is the end of the file.",
         },
-    ),
-    _tool("submit", "Submit your changes and end the work. Where it asks for a review, submit again after it."),
+    },
+    required=["command", "path"],
 )
+SUBMIT = tool("submit", "Submit your changes and end the work. Where it asks for a review, submit again after it.", {})
+ENVIRONMENT: Mapping[str, str] = {
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "PAGER": "cat",
+    "MANPAGER": "cat",
+    "LESS": "-R",
+    "PIP_PROGRESS_BAR": "off",
+    "TQDM_DISABLE": "1",
+    "TERM": "dumb",
+    "COLUMNS": "80",
+    # On a terminal Python writes line by line; without this what it prints would come after its errors.
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 class SweAgent:
     """SWE-agent 1 with function calling; `swe-agent-review` is the one its SWE-smith runs were recorded with."""
 
-    tools: Sequence[Mapping[str, Any]] = _TOOLS
+    tools: Sequence[Mapping[str, Any]] = (BASH, STR_REPLACE_EDITOR, SUBMIT)
     persistent_shell = True
-    environment: Mapping[str, str] = {
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-        "PAGER": "cat",
-        "MANPAGER": "cat",
-        "LESS": "-R",
-        "PIP_PROGRESS_BAR": "off",
-        "TQDM_DISABLE": "1",
-        "TERM": "dumb",
-        "COLUMNS": "80",
-        # On a terminal Python writes line by line; without this what it prints would come after its errors.
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = ENVIRONMENT
     timeout_seconds = 300.0
 
     def __init__(self, workdir: str = "/testbed", review: bool = False) -> None:
@@ -142,12 +136,12 @@ class SweAgent:
         self.tool_files: Sequence[ToolFile] = (
             ToolFile("/usr/local/bin/str_replace_editor.py", editor),
             ToolFile("/usr/local/bin/str_replace_editor", _EDITOR_LAUNCHER.encode()),
-            ToolFile("/usr/local/bin/submit", _SUBMIT.encode()),
+            SUBMIT_FILE,
         )
 
     def command(self, call: ToolCall) -> str:
         """The bash script that carries out one call. Raises ValueError for a tool or argument this scaffold does not have."""
-        _check(call)
+        check(self.tools, call, "swe-agent")
         if call.name == "bash":
             return str(call.arguments["command"])
         if call.name == "submit":
@@ -159,15 +153,15 @@ class SweAgent:
 
     def observe(self, call: ToolCall, result: CommandResult) -> Observation:
         """What the agent sees. For `submit`, `extra["submitted"]` tells whether it ended the run or asked for a review."""
-        output = _TERMINAL_CODES.sub("", result.output)
+        output = TERMINAL_CODES.sub("", result.output)
         if not self.is_submit(call):
             output = output.strip()
         if result.timed_out:
             command = call.arguments["command"] if call.name == "bash" else call.name
-            output = _TIMED_OUT.format(command=command, seconds=int(result.seconds or self.timeout_seconds))
+            output = TIMED_OUT.format(command=command, seconds=int(result.seconds or self.timeout_seconds))
         elided = len(output) - _MAX_CHARACTERS
         if not output.strip():
-            output, text = "", _NO_OUTPUT
+            output, text = "", NO_OUTPUT
         elif elided > 0:
             output = output[:_MAX_CHARACTERS]
             text = _CLIPPED.format(output=output, limit=_MAX_CHARACTERS, elided=elided)
@@ -179,7 +173,7 @@ class SweAgent:
 
     def parse_observation(self, text: str) -> Observation:
         """Read back an observation that was recorded with this scaffold."""
-        if text == _NO_OUTPUT:
+        if text == NO_OUTPUT:
             return Observation(text, "")
         if text.startswith(_OBSERVED):
             return Observation(text, text[len(_OBSERVED) :])
@@ -189,19 +183,3 @@ class SweAgent:
     def is_submit(self, call: ToolCall) -> bool:
         """True for `submit`, also where it is typed in the shell. With `review` the first only asks for one: see `observe`."""
         return call.name == "submit" or (call.name == "bash" and str(call.arguments.get("command")).strip() == "submit")
-
-
-def _check(call: ToolCall) -> None:
-    """Raise ValueError unless the tools' definitions allow the call."""
-    schema = next((tool["function"]["parameters"] for tool in _TOOLS if tool["function"]["name"] == call.name), None)
-    if schema is None:
-        raise ValueError(f"swe-agent has no tool {call.name!r}")
-    for name in schema["required"]:
-        if call.arguments.get(name) is None:
-            raise ValueError(f"{call.name}: argument {name!r} is missing")
-    for name, value in call.arguments.items():
-        if name not in schema["properties"]:
-            raise ValueError(f"{call.name}: unknown argument {name!r}")
-        # Numbers and lists may come as text, as in an answer written in XML; the editor reads and judges them.
-        if value is not None and schema["properties"][name]["type"] == "string" and not isinstance(value, str):
-            raise ValueError(f"{call.name}: argument {name!r} must be text, not {type(value).__name__}")

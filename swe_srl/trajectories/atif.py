@@ -54,6 +54,7 @@ def to_atif(trajectory: Trajectory) -> dict[str, Any]:
         "task_id": t.task_id,
         "format": t.format,
         **_given(resolved=t.resolved, exit_status=t.exit_status, submission=t.submission, timeout_seconds=t.timeout_seconds),
+        **_given(workdir=t.workdir),
         **_filled(environment=dict(t.environment), extra=dict(t.extra)),
     }
     document = {
@@ -151,6 +152,7 @@ def _own(document: Mapping[str, Any], ours: Mapping[str, Any]) -> Trajectory:
         submission=optional(ours.get("submission"), str, f"{where}submission"),
         environment={key: expect(value, str, f"{where}environment.{key}") for key, value in environment.items()},
         timeout_seconds=optional_seconds(ours.get("timeout_seconds"), f"{where}timeout_seconds"),
+        workdir=optional(ours.get("workdir"), str, f"{where}workdir"),
         extra=mapping_of(ours, "extra", where),
     )
 

@@ -58,6 +58,8 @@ class Trajectory:
     """Variables the recorded commands saw, where the source says so."""
     timeout_seconds: float | None = None
     """Wall-clock limit of a recorded command, where the source says so."""
+    workdir: str | None = None
+    """Directory of the repository where the run was recorded, where the source says so."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What the source holds about the run and has no other place."""
 

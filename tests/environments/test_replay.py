@@ -171,7 +171,7 @@ def _kill_containers(client: DockerClient, image: str) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda run: dataclasses.replace(run, scaffold="openhands"), "unknown scaffold 'openhands'; known: "),
+        (lambda run: dataclasses.replace(run, scaffold="another"), "unknown scaffold 'another'; known: "),
         (lambda run: _with_turns(run, _bash("echo 1", "1"), _bash("kill -9 -1", "")), "the container no longer answers"),
     ],
 )
@@ -226,3 +226,41 @@ def test_an_error_of_the_caller_leaves_no_container(client: DockerClient, record
     with pytest.raises(KeyboardInterrupt):
         replay_all(client, {trajectory.task_id: image}, [*finished, long], workers=2, on_done=stop)
     assert client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}", "ancestor": image}) == []
+
+
+def _windowed(*steps: tuple[str, dict[str, object], str]) -> tuple[Turn, ...]:
+    return tuple(
+        Turn("agent", "", "x", Action((ToolCall(name, arguments),)), Observation(output, output)) for name, arguments, output in steps
+    )
+
+
+def test_windowed_tools_in_the_directory_of_the_recording(client: DockerClient, base_image: str, make_task: MakeTask) -> None:
+    task = make_task()
+    image = build_image(client, task).tag
+    diff = (
+        "\ndiff --git a/tiny/__init__.py b/tiny/__init__.py\nindex ad9f4de..7d3ca19 100644\n--- a/tiny/__init__.py\n"
+        "+++ b/tiny/__init__.py\n@@ -1 +1,2 @@\n ONE = 1\n+TWO = ONE + ONE\n"
+    )
+    turns = _windowed(
+        ("bash", {"command": "pwd; cd tiny"}, "/old/lib\n"),
+        ("open", {"path": "__init__.py"}, "[File: /old/lib/tiny/__init__.py (1 lines total)]\n1:ONE = 1\n"),
+        (
+            "edit",
+            {"start_line": 1, "end_line": 1, "replacement_text": "ONE = 1\nTWO = ONE + ONE"},
+            "[File: /old/lib/tiny/__init__.py (2 lines total)]\n1:ONE = 1\n2:TWO = ONE + ONE\nFile updated. Please review the changes "
+            "and make sure they are correct (correct indentation, no duplicate lines, etc). Edit the file again if necessary.\n",
+        ),
+        ("search_file", {"search_term": "^TWO"}, 'Found 1 matches for "^TWO" in /old/lib/tiny/__init__.py:\n'
+         'Line 2:TWO = ONE + ONE\nEnd of matches for "^TWO" in /old/lib/tiny/__init__.py\n'),
+        ("bash", {"command": "ls -F /testbed/; pwd"}, "README.md\nrun.sh\ntiny/\n/old/lib/tiny\n"),
+        ("submit", {}, diff),
+    )  # fmt: skip
+    run = Trajectory("run", task.id, "swe-agent-windowed-0", "test", turns, submission=diff, workdir="/old/lib")
+    replay = replay_trajectory(client, image, run)
+    assert [(step.k, step.recorded, step.replayed) for step in replay.steps if not step.exact] == []
+    assert (len(replay.steps), replay.submission_equal, replay.error) == (6, True, None)
+
+
+def test_an_interface_that_is_not_there_is_refused_by_name(client: DockerClient) -> None:
+    replay = replay_trajectory(client, "none", Trajectory("run", "task", "swe-agent-cursors", "test", ()))
+    assert (replay.error or "").startswith("unknown scaffold 'swe-agent-cursors'; known: ")

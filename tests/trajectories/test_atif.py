@@ -34,6 +34,7 @@ TRAJECTORY = Trajectory(
     model="expert",
     resolved=True,
     timeout_seconds=60.0,
+    workdir="/lib",
     environment={"PAGER": "cat"},
 )
 
@@ -82,6 +83,7 @@ DOCUMENT = {
             "format": "mini-swe-agent-1",
             "resolved": True,
             "timeout_seconds": 60.0,
+            "workdir": "/lib",
             "environment": {"PAGER": "cat"},
         }
     },
@@ -140,6 +142,7 @@ TRAJECTORIES = st.builds(
     submission=MAYBE_TEXT,
     environment=st.dictionaries(TEXT, TEXT, max_size=2),
     timeout_seconds=st.none() | st.floats(0, 1e6),
+    workdir=st.none() | st.text(),
     extra=EXTRA,
 )
 

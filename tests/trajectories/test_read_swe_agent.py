@@ -245,3 +245,101 @@ def test_run_configured_for_tool_calls_is_one_before_its_first_call() -> None:
 def test_bad_documents_name_the_place(history: list[Any], reason: str) -> None:
     with pytest.raises(DocumentError, match=reason):
         read({"history": history})
+
+
+def wrote(text: str, action: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "content": text,
+        "thought": text.split("\n")[0],
+        "action": action,
+        "agent": "primary",
+        **fields,
+    }
+
+
+FOOTER = "\n(Open file: n/a)\n(Current directory: /lib)\nbash-$"
+
+
+def step(action: str, observation: str, state: object = '{"open_file": "n/a", "working_dir": "/lib"}\n') -> dict[str, Any]:
+    return {"action": action, "observation": observation, "response": "", "thought": "", "state": state}
+
+
+def test_a_run_of_version_0() -> None:
+    history = [
+        {"role": "system", "content": "Be good."},
+        {"role": "user", "content": "An example.", "is_demo": "True"},
+        {"role": "user", "content": "Fix it."},
+        wrote("Look.\n```\nopen a.py 3\n```", "open a.py 3\n"),
+        {"role": "user", "content": f"[File: /lib/a.py (1 lines total)]\n1:x\n{FOOTER}"},
+        wrote("Done.\n```\nsubmit\n```", "submit\n"),
+    ]
+    steps = [step("open a.py 3\n", "[File: /lib/a.py (1 lines total)]\n1:x\n"), step("submit\n", "\ndiff\n")]
+    run = READER.read({"history": history, "trajectory": steps, "info": {}}, Origin("x__ins__lib__lib-7"))
+    assert (run.task_id, run.scaffold, run.workdir) == ("lib__lib-7", "swe-agent-windowed-0", "/lib")
+    assert [(turn.role, turn.context_only) for turn in run.turns] == [
+        ("system", False), ("user", True), ("user", False), ("agent", False), ("agent", False),
+    ]  # fmt: skip
+    assert run.problem == "Fix it."
+    first, last = run.steps()
+    assert first.action == Action((ToolCall("open", {"path": "a.py", "line_number": 3}),))
+    assert first.turn.thought == "Look."
+    assert first.turn.observation == Observation(str(history[4]["content"]), "[File: /lib/a.py (1 lines total)]\n1:x\n")
+    assert first.turn.extra["action"] == "open a.py 3\n"
+    assert last.action == Action((ToolCall("submit", {}),))
+    assert last.turn.observation == Observation("\ndiff\n", "\ndiff\n")
+
+
+@pytest.mark.parametrize(
+    ("item", "action"),
+    [
+        (wrote("Hm.\n<command>\nls -F\n</command>", "ls -F"), Action((ToolCall("bash", {"command": "ls -F"}),))),
+        (
+            {"role": "assistant", "content": "Hm.\n```\nls\n```\nthen\n```bash\nls -F\n```"},
+            Action((ToolCall("bash", {"command": "ls -F"}),)),
+        ),
+        ({"role": "assistant", "content": "<command>ls</command>"}, Action((ToolCall("bash", {"command": "ls"}),))),
+        (
+            wrote(
+                "Hm.\n<function=str_replace_editor>\n<parameter=command>view</parameter>\n"
+                "<parameter=path>\n/a\n</parameter>\n</function>",
+                "str_replace_editor view /a",
+            ),
+            Action((ToolCall("str_replace_editor", {"command": "view", "path": "/a"}),)),
+        ),
+        ({"role": "assistant", "content": "I give up."}, Action(error="found no command")),
+        (wrote("Hm.", " \n"), Action(error="the command is empty")),
+    ],
+)
+def test_answers_in_text(item: dict[str, Any], action: Action) -> None:
+    run = read({"history": [item, {"role": "user", "content": "seen"}], "replay_config": CONFIG})
+    assert [turn.action for turn in run.turns] == [action]
+    assert run.turns[0].observation == Observation("seen")
+    assert run.turns[0].text == item["content"]
+
+
+def tools(*bundles: str) -> dict[str, Any]:
+    return {"replay_config": {"agent": {"tools": {"bundles": [{"path": f"tools/{name}"} for name in bundles]}}}}
+
+
+EARLY = "Text replaced. Please review the changes and make sure they are correct\r\n(correct indentation, no duplicate lines"
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        ({"history": [said("a", "ls", {})]}, "swe-agent"),
+        ({"history": [said("a", "ls", {})], **tools("review_on_submit_m")}, "swe-agent-review"),
+        ({"history": [said("a", "ls", {})], **tools("search", "edit_linting")}, "swe-agent-windowed"),
+        ({"history": [said("a", "ls", {})], **tools("windowed", "windowed_edit_replace")}, "swe-agent-windowed-replace"),
+        ({"history": [said("a", "open a", {"path": "a"}, name="open")]}, "swe-agent-windowed"),
+        ({"history": [said("a", "edit", {"search": "a", "replace": "b"}, name="edit")]}, "swe-agent-windowed-replace"),
+        (
+            {"history": [said("a", "edit", {"search": "a", "replace": "b"}, name="edit"), seen(EARLY)]},
+            "swe-agent-windowed-replace-2024",
+        ),
+        ({"history": [wrote("a", "set_cursors 1 2\n")], "trajectory": [step("set_cursors 1 2\n", "")]}, "swe-agent-cursors"),
+    ],
+)
+def test_the_interface_a_run_was_recorded_with(document: dict[str, Any], name: str) -> None:
+    assert read(document).scaffold == name

@@ -29,8 +29,8 @@ def trajectories(results: list[Found | Skipped]) -> list[Trajectory]:
 
 def test_import_of_everything(real_data: Path, trajectories: list[Trajectory], tmp_path: Path) -> None:
     report = run_import([real_data / "trajectories"], tmp_path / "all.jsonl")
-    assert (report.read, report.kept, report.filtered, report.bad, report.steps) == (322, 287, 0, 35, 10_589)
-    assert report.formats == {"mini-swe-agent-1": FormatCount(279, 10_468), "swe-agent": FormatCount(8, 121)}
+    assert (report.read, report.kept, report.filtered, report.bad, report.steps) == (322, 295, 0, 27, 10_671)
+    assert report.formats == {"mini-swe-agent-1": FormatCount(279, 10_468), "swe-agent": FormatCount(16, 203)}
     assert load([tmp_path / "all.jsonl"]) == trajectories
 
 
@@ -38,7 +38,6 @@ def test_what_is_not_read_says_why(results: list[Found | Skipped]) -> None:
     skipped = [result for result in results if isinstance(result, Skipped)]
     assert Counter(result.reason.split(":")[0] for result in skipped) == {
         "mini-swe-agent-1.1": 15,
-        "SWE-agent without tool calls (thought-action or XML)": 8,
         "NeMo Gym rollout (OpenAI Responses items)": 7,
         "NeMo Gym PivotRL row": 1,
         "OpenHands event history": 1,
@@ -68,15 +67,23 @@ def test_mini_swe_agent_runs(trajectories: list[Trajectory]) -> None:
 
 def test_swe_agent_runs(trajectories: list[Trajectory], real_data: Path) -> None:
     runs = [trajectory for trajectory in trajectories if trajectory.format == "swe-agent"]
-    assert sorted(sum(1 for _ in run.steps()) for run in runs) == [5, 5, 11, 11, 13, 17, 22, 37]
+    assert sorted(sum(1 for _ in run.steps()) for run in runs) == [5, 5, 5, 5, 11, 11, 11, 11, 12, 12, 12, 13, 14, 17, 22, 37]
     assert {step.action.call.name for run in runs for step in run.steps()} == {
         "bash", "create", "edit", "find_file", "insert", "open", "str_replace_editor", "submit",
     }  # fmt: skip
-    assert sorted(run.id[:7] for run in runs if run.scaffold == "swe-agent-review") == ["smith__"] * 3
+    assert Counter(run.scaffold for run in runs) == {
+        "swe-agent-cursors": 2,
+        "swe-agent-review": 3,
+        "swe-agent-windowed": 1,
+        "swe-agent-windowed-0": 6,
+        "swe-agent-windowed-replace": 1,
+        "swe-agent-windowed-replace-2024": 3,
+    }
     for run in runs:
         steps = json.loads((real_data / "trajectories" / "swe_agent" / f"{run.id}.traj").read_text()).get("trajectory", [])
         assert "unaligned_steps" not in run.extra
         if steps:
             observed = [step.turn.observation.output for step in run.steps() if step.turn.observation]
             assert observed == [step["observation"] for step in steps]
-            assert all(step.turn.extra["execution_time"] for step in run.steps())
+            timed = not run.scaffold.endswith(("-0", "-cursors"))  # version 0 measured no times
+            assert all(("execution_time" in step.turn.extra) == timed for step in run.steps())

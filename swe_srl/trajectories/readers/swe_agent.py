@@ -1,22 +1,24 @@
-"""Reads SWE-agent `.traj` files whose answers are tool calls (its function-calling parser).
+"""Reads SWE-agent `.traj` files of versions 0 and 1: answers in tool calls, in XML, or a thought and a command.
 
 Invariant: the turns are those of `history`, which holds what the model saw; `trajectory` adds what the environment printed, its
 state and times. `Observation.text` is the history's message, `Observation.output` the raw output of the trajectory's step.
+An answer is taken from the text only where the run has no tool calls; then a user's message after it is its observation.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
+from swe_srl.scaffolds.swe_agent_windowed import SweAgentWindowed
 from swe_srl.trajectories.model import Trajectory, Turn
 from swe_srl.trajectories.reader import (
     DocumentError,
     Origin,
-    arguments_of,
     content_of,
     expect,
     is_plain,
@@ -26,25 +28,28 @@ from swe_srl.trajectories.reader import (
     texts_of,
     without,
 )
+from swe_srl.trajectories.readers.swe_agent_interface import WINDOWED, called, first_directory, interface_of, written
 
+# The ids of SWE-bench's tasks at the end of a file's name, where nothing else in the file says the task.
+_TASK_ID = re.compile(r"[A-Za-z0-9.-]+__[A-Za-z0-9.-]+-\d+$")
 _OBSERVED = "OBSERVATION:\n"
 _NO_OUTPUT = "Your command ran successfully and did not produce any output."
 
 
 class SweAgentReader:
-    """SWE-agent runs with tool calls."""
+    """SWE-agent runs."""
 
     name: str = "swe-agent"
 
     def detect(self, head: object) -> bool:
-        """True for a `history` of messages with tool calls, or of a run configured for them."""
+        """True for a `history` of messages of which one has an action, or of a run with tools configured."""
         if not isinstance(head, dict) or not isinstance(head.get("history"), list):
             return False
         items = [item for item in head["history"] if isinstance(item, dict) and item.get("role")]
-        if any(item.get("tool_calls") for item in items):
+        if any(item.get("tool_calls") or "action" in item for item in items):
             return True
         try:
-            return bool(items) and _replay_config(head)["agent"]["tools"]["parse_function"]["type"] == "function_calling"
+            return bool(items) and bool(_replay_config(head)["agent"]["tools"])
         except (DocumentError, KeyError, TypeError):
             return False
 
@@ -57,11 +62,13 @@ class SweAgentReader:
         model = mapping_of(agent, "model", "replay_config.agent.")
         problem = mapping_of(config, "problem_statement", "replay_config.")
         steps = optional(document.get("trajectory"), list, "trajectory") or []
-        turns, unaligned = _with_steps(_turns(expect(document.get("history"), list, "history")), steps)
+        history = expect(document.get("history"), list, "history")
+        scaffold = interface_of(history, steps, tools)
+        turns, unaligned = _with_steps(_turns(history, scaffold), steps)
         return Trajectory(
             id=origin.name,
-            task_id=optional(problem.get("id"), str, "replay_config.problem_statement.id") or origin.name,
-            scaffold="swe-agent-review" if _asks_for_review(tools) else "swe-agent",
+            task_id=optional(problem.get("id"), str, "replay_config.problem_statement.id") or task_in(origin.name),
+            scaffold=scaffold,
             format=self.name,
             turns=tuple(turns),
             model=optional(model.get("name"), str, "replay_config.agent.model.name"),
@@ -69,6 +76,7 @@ class SweAgentReader:
             submission=optional(info.get("submission"), str, "info.submission"),
             environment=texts_of(mapping_of(tools, "env_variables", "replay_config.agent.tools.")),
             timeout_seconds=optional_seconds(tools.get("execution_timeout"), "replay_config.agent.tools.execution_timeout"),
+            workdir=first_directory(steps) if scaffold.startswith(WINDOWED) else None,
             extra={
                 "info": without(info, ("exit_status", "submission")),
                 **without(document, ("info", "history", "trajectory")),
@@ -87,25 +95,25 @@ def _replay_config(document: Mapping[str, Any]) -> dict[str, Any]:
     return optional(config, dict, "replay_config") or {}
 
 
-def _asks_for_review(tools: Mapping[str, Any]) -> bool:
-    """True when the run's `submit` was the tool that first asks for a review of the changes."""
-    bundles = optional(tools.get("bundles"), list, "replay_config.agent.tools.bundles") or []
-    paths = [bundle.get("path") for bundle in bundles if isinstance(bundle, dict)]
-    return any(isinstance(path, str) and "review_on_submit" in path for path in paths)
+def task_in(name: str) -> str:
+    """The task's id at the end of a file's name, the whole name where there is none."""
+    found = _TASK_ID.search(name)
+    return found[0] if found else name
 
 
-def _turns(history: list[Any]) -> list[Turn]:
+def _turns(history: list[Any], scaffold: str) -> list[Turn]:
     turns: list[Turn] = []
+    in_text = not any(isinstance(item, dict) and item.get("tool_calls") for item in history)
     for i, value in enumerate(history):
         where = f"history[{i}]"
         item = expect(value, dict, where)
         role, text = item.get("role"), content_of(item.get("content"), f"{where}.content")
         last = turns[-1] if turns and turns[-1].role == "agent" else None
-        rejected = last is not None and last.observation is None and not (last.action and last.action.calls)
+        unanswered = last is not None and last.observation is None and (in_text or not (last.action and last.action.calls))
         if role == "assistant":
-            turns.append(_agent_turn(item, text, where))
-        elif last and (role == "tool" or (role == "user" and rejected)):
-            turns[-1] = replace(last, observation=_observation(item, text, last))
+            turns.append(_agent_turn(item, text, scaffold if in_text else None, where))
+        elif last and (role == "tool" or (role == "user" and unanswered and not _is_demo(item))):
+            turns[-1] = replace(last, observation=_observation(item, text, last, scaffold))
         elif role == "user" or role == "system":
             turns.append(Turn("user" if role == "user" else "system", text, context_only=_is_demo(item), extra=_rest(item)))
         else:
@@ -114,48 +122,39 @@ def _turns(history: list[Any]) -> list[Turn]:
 
 
 def _is_demo(item: Mapping[str, Any]) -> bool:
-    return item.get("is_demo") is True
+    return item.get("is_demo") in (True, "True")  # version 0 writes it as text
 
 
 def _rest(item: Mapping[str, Any], *used: str) -> dict[str, Any]:
     content = ("content",) if is_plain(item.get("content")) else ()
-    return without(item, ("role", "is_demo", *content, *used))
+    demo = ("is_demo",) if item.get("is_demo") is True else ()
+    return without(item, ("role", *demo, *content, *used))
 
 
-def _agent_turn(item: Mapping[str, Any], text: str, where: str) -> Turn:
+def _agent_turn(item: Mapping[str, Any], text: str, in_text: str | None, where: str) -> Turn:
     calls = optional(item.get("tool_calls"), list, f"{where}.tool_calls") or []
     blocks = optional(item.get("thinking_blocks"), list, f"{where}.thinking_blocks") or []
     thinking = [block["thinking"] for block in blocks if isinstance(block, dict) and isinstance(block.get("thinking"), str)]
     thought = optional(item.get("thought"), str, f"{where}.thought")
-    action = _action(calls, f"{where}.tool_calls")
+    action = called(calls, f"{where}.tool_calls") if in_text is None else written(item, text, in_text, where)
     return Turn(
         role="agent",
         text=text,
         thought="\n\n".join(part for part in (*thinking, text if thought is None else thought) if part),
         action=action,
         context_only=_is_demo(item),
-        extra=_rest(item, "thought", *(() if action.error else ("tool_calls",))),
+        extra=_rest(item, "thought", *(() if action.error or in_text else ("tool_calls",))),
     )
 
 
-def _action(calls: list[Any], where: str) -> Action:
-    if len(calls) != 1:
-        return Action(error=f"found {len(calls)} tool calls")
-    call = expect(calls[0], dict, f"{where}[0]")
-    function = expect(call.get("function"), dict, f"{where}[0].function")
-    name = expect(function.get("name"), str, f"{where}[0].function.name")
-    arguments = arguments_of(function.get("arguments"))
-    if arguments is None:
-        return Action(error=f"the arguments of {name} are not a JSON object")
-    return Action((ToolCall(name, arguments, optional(call.get("id"), str, f"{where}[0].id") or ""),))
-
-
-def _observation(item: Mapping[str, Any], text: str, turn: Turn) -> Observation:
+def _observation(item: Mapping[str, Any], text: str, turn: Turn, scaffold: str) -> Observation:
     ids = [call.id for call in turn.action.calls] if turn.action else []
     extra = _rest(item, *(("tool_call_ids",) if item.get("tool_call_ids") == ids else ()))
     before = turn.observation
     if before is not None:
         return Observation(f"{before.text}\n{text}", extra={**before.extra, **extra})
+    if scaffold.startswith(WINDOWED):
+        return Observation(text, SweAgentWindowed("lines").parse_observation(text).output, extra=extra)
     output = "" if text == _NO_OUTPUT else text.removeprefix(_OBSERVED) if text.startswith(_OBSERVED) else None
     return Observation(text, output, extra=extra)
 
