@@ -119,7 +119,7 @@ def _read_source(source: Source) -> Iterator[Found | Skipped]:
     file = str(source.path)
     unread: list[Skipped] = []
     any_read = False
-    for document in read_documents(source.path):
+    for document in read_documents(source.path, lambda array: find_reader(array) is not None):
         if isinstance(document, Skipped):
             yield document
             continue
