@@ -181,7 +181,7 @@ def to_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
         messages.append({"role": "assistant", "content": turn.text, **({"tool_calls": calls} if calls else {})})
         if turn.observation is not None:
             ids = [call.id for call in _calls(turn)]
-            role = "tool" if calls and not turn.extra.get("text_observation") else "user"
+            role = "tool" if calls else "user"
             messages += [{"role": role, **part} for part in split_observation(turn.observation, ids if role == "tool" else [])]
     return messages
 
@@ -190,7 +190,8 @@ def split_observation(observation: Observation, ids: Sequence[str] = ()) -> list
     """The content, and the call answered, of each message an observation came in."""
     results = observation.extra.get(RESULTS)
     if not isinstance(results, list):
-        return [{"content": observation.text, **({"tool_call_id": ids[0]} if ids and ids[0] else {})}]
+        call_id = observation.extra.get("tool_call_id", ids[0] if ids else "")
+        return [{"content": observation.text, **({"tool_call_id": call_id} if call_id else {})}]
     parts, start = [], 0
     for i, result in enumerate(results):
         call_id = result.get("tool_call_id", ids[i] if i < len(ids) else "")

@@ -200,7 +200,7 @@ def _output_text(item: Mapping[str, Any], where: str) -> str:
 
 def _are_items(value: object) -> bool:
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and isinstance(first.get("type"), str)
+    return isinstance(first, dict) and (isinstance(first.get("type"), str) or isinstance(first.get("role"), str))
 
 
 def _task(document: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
