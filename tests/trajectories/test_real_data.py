@@ -33,7 +33,7 @@ def test_import_of_everything(real_data: Path, trajectories: list[Trajectory], t
     report = run_import([real_data / "trajectories"], tmp_path / "all.jsonl")
     assert (report.read, report.kept, report.filtered, report.bad, report.steps) == (358, 348, 0, 10, 12_388)
     assert report.formats == {
-        "mini-swe-agent-1": FormatCount(279, 10_468),
+        "mini-swe-agent-1": FormatCount(279, 10_468, 338),
         "mini-swe-agent-2": FormatCount(15, 1252),
         "nemo-gym-pivot": FormatCount(5, 5),
         "openai-responses": FormatCount(35, 334),
