@@ -173,6 +173,25 @@ def stats(
     _report_failures([{"id": bad.place, "reason": bad.reason} for bad in found.bad], "id")
 
 
+@app.command()
+def export(
+    sources: Sources,
+    to: Annotated[Path, typer.Option("--to", help="The file to write.")],
+    to_format: Annotated[str, typer.Option(help="sft-chat, trl-prompt, verl (parquet), nemo-gym, adp or atif.")],
+    as_json: Json = False,
+) -> None:
+    """Write trajectories in the format another trainer reads.
+
+    Example: swe-srl export experts.jsonl --to-format sft-chat --to chat.jsonl
+    """
+    from swe_srl.trajectories.exporting import run_export
+
+    done = run_export(sources, to, to_format, track=lambda found: _track(found, "reading files"))
+    counts = {"format": done.format, "trajectories": done.trajectories, "rows": done.rows, "file": str(to)}
+    _output(as_json, {**counts, "bad": [asdict(bad) for bad in done.bad]}, lambda: _rows([counts]))
+    _report_failures([{"id": bad.place, "reason": bad.reason} for bad in done.bad], "id")
+
+
 @env.command("docker")
 def env_docker() -> None:
     """Use the Docker daemon that answers, or install and start one (root on Debian or Ubuntu).
