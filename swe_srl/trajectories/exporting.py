@@ -89,7 +89,7 @@ def _write_parquet(to: Path, rows: Iterator[Row]) -> None:
     function = pyarrow.struct({"name": text, "arguments": text})
     call = pyarrow.struct({"id": text, "type": text, "function": function})
     message = {"role": text, "content": text, "name": text, "tool_call_id": text, "tool_calls": pyarrow.list_(call)}
-    info = dict.fromkeys(("split", "tools", "id", "task_id", "scaffold", "model"), text)
+    info = dict.fromkeys(("split", "tools", "id", "task_id", "scaffold", "model", "resolved"), text)
     schema = pyarrow.schema(
         {
             "data_source": text,

@@ -7,10 +7,13 @@ never executed answers, demonstrations and copied context are in the context and
 | --- | --- | --- |
 | atif | trajectory | ATIF 1.8, as `import` writes it |
 | sft-chat | trajectory | `messages` and `tools` as transformers' chat templates take them; `weight` 0 on what is no target |
-| trl-prompt | step | `prompt` (messages), `completion` (one message), `tools`; more columns for a reward function |
+| trl-prompt | step | `prompt` (messages), `completion` (one message), `tools` (JSON text, which TRL decodes), `expected_action` |
 | verl | step | `data_source, prompt, ability, reward_model{style, ground_truth}, extra_info`; arguments as JSON texts |
 | nemo-gym | step | `responses_create_params{input, tools}, expected_action`: NeMo Gym's pivot rows |
 | adp | trajectory | Agent Data Protocol: `id, content, details` |
+
+`datasets` gives a JSON Lines column the shape it has in the file's first 10 MB: where runs of several scaffolds, and so of
+different tools, go into one sft-chat or nemo-gym file, read it line by line or export one file a scaffold.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def trl_prompt(trajectory: Trajectory) -> Iterator[Row]:
         yield {
             "prompt": context,
             "completion": [answer],
-            "tools": tool_definitions(trajectory),
+            "tools": json.dumps(tool_definitions(trajectory), ensure_ascii=False),
             "expected_action": _expected(step),
             "step": step.k,
             **_about(trajectory),
@@ -64,7 +67,7 @@ def verl(trajectory: Trajectory) -> Iterator[Row]:
                 "index": step.k,
                 "split": "train",
                 "tools": json.dumps(tool_definitions(trajectory), ensure_ascii=False),
-                **{key: value or "" for key, value in _about(trajectory).items() if key != "resolved"},
+                **_about(trajectory),
             },
         }
 
@@ -109,8 +112,7 @@ def adp(trajectory: Trajectory) -> Iterator[Row]:
         if turn.observation is not None:
             seen = turn.observation.text
             content.append({"class_": "text_observation", "content": seen, "name": None, "source": "environment"})
-    details = {key: value if isinstance(value, str) else json.dumps(value) for key, value in _about(trajectory).items()}
-    yield {"id": trajectory.id, "content": content, "details": {**details, "instance_id": trajectory.task_id}}
+    yield {"id": trajectory.id, "content": content, "details": {**_about(trajectory), "instance_id": trajectory.task_id}}
 
 
 def atif(trajectory: Trajectory) -> Iterator[Row]:
@@ -129,16 +131,23 @@ FORMATS: Mapping[str, Callable[[Trajectory], Iterator[Row]]] = {
 
 
 def tool_definitions(trajectory: Trajectory) -> list[Row]:
-    """The tools of a run, as OpenAI defines them: its scaffold's, else the source's, else what its calls show of them."""
+    """The tools of a run, as OpenAI defines them: its scaffold's, else the source's, else what its calls show of them.
+
+    Fields that a JSON schema may leave out are written with what leaving them out means: every definition has one shape.
+    """
+    return [{"type": "function", "function": _filled(_function(tool))} for tool in _known_tools(trajectory)]
+
+
+def _known_tools(trajectory: Trajectory) -> Sequence[Mapping[str, Any]]:
     try:
-        return [dict(tool) for tool in get_scaffold(trajectory.scaffold).tools]
+        return get_scaffold(trajectory.scaffold).tools
     except UserError:
         pass
     params = trajectory.extra.get("responses_create_params")
     for holder in (trajectory.extra, params if isinstance(params, dict) else {}):
         tools = holder.get("tools")
         if isinstance(tools, list) and tools and all(_is_definition(tool) for tool in tools):
-            return [{"type": "function", "function": _function(tool)} for tool in tools]
+            return tools
     return _shown_tools(trajectory)
 
 
@@ -149,13 +158,14 @@ def _shown_tools(trajectory: Trajectory) -> list[Row]:
             properties = shown.setdefault(call.name, {})
             for key, value in call.arguments.items():
                 properties.setdefault(key, {"type": _KINDS[type(value)]} if type(value) in _KINDS else {})
-    return [
-        {
-            "type": "function",
-            "function": {"name": name, "description": "", "parameters": {"type": "object", "properties": properties}},
-        }
-        for name, properties in shown.items()
-    ]
+    return [{"name": name, "parameters": {"properties": properties}} for name, properties in shown.items()]
+
+
+def _filled(function: Row) -> Row:
+    parameters = function.get("parameters")
+    given = parameters if isinstance(parameters, dict) else {}
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": True} | given
+    return {"description": "", **function, "parameters": schema}
 
 
 def _is_definition(tool: object) -> bool:
@@ -167,13 +177,14 @@ def _function(tool: Mapping[str, Any]) -> Row:
     return dict(function) if isinstance(function, dict) else {key: value for key, value in tool.items() if key != "type"}
 
 
-def _about(trajectory: Trajectory) -> Row:
+def _about(trajectory: Trajectory) -> dict[str, str]:
+    """Texts only: a column that holds nothing for the first thousand rows has no type for the next."""
     return {
         "id": trajectory.id,
         "task_id": trajectory.task_id,
         "scaffold": trajectory.scaffold,
-        "model": trajectory.model,
-        "resolved": trajectory.resolved,
+        "model": trajectory.model or "",
+        "resolved": {True: "true", False: "false", None: ""}[trajectory.resolved],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,9 @@ def test_sft_chat(tmp_path: Path) -> None:
         {"role": "tool", "content": "a.py", "tool_call_id": "c1", "name": "bash"},
         {"role": "tool", "content": "done", "tool_call_id": "c2", "name": "edit"},
     ]  # fmt: skip
-    assert row["tools"] == list(MiniSweAgent.tools)
-    assert {key: row[key] for key in ("id", "task_id", "model", "resolved")} == {
-        "id": "r1", "task_id": "org__lib-7", "model": "m", "resolved": True,
-    }  # fmt: skip
+    assert row["tools"] == tool_definitions(RUN)
+    about = {"id": "r1", "task_id": "org__lib-7", "scaffold": "mini-swe-agent", "model": "m", "resolved": "true"}
+    assert {key: row[key] for key in about} == about
 
 
 def test_trl_prompts_hold_all_before_the_step_and_the_answer(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_nemo_gym_rows_read_back_as_one_step_each(tmp_path: Path) -> None:
     path = exported("nemo-gym", tmp_path)
     made = load([path])
     assert [item.format for item in made] == ["nemo-gym-pivot"] * 3
-    assert [next(item.steps()).action.call for item in made] == [ToolCall("bash", {"command": "ls"}), ToolCall("bash", {"command": "ls"}),
-                                                                 ToolCall("edit", {"path": "/a", "lines": [1, 2]})]  # fmt: skip
+    shell, edit = ToolCall("bash", {"command": "ls"}), ToolCall("edit", {"path": "/a", "lines": [1, 2]})
+    assert [next(item.steps()).action.call for item in made] == [shell, shell, edit]
     assert [sum(1 for _ in item.steps()) for item in made] == [1, 1, 1]
     assert [item.task_id for item in made] == ["org__lib-7"] * 3
     assert rows(path)[0]["responses_create_params"]["tools"][0]["name"] == "bash"
@@ -119,17 +119,11 @@ def test_adp_rows_read_back(tmp_path: Path) -> None:
     path = exported("adp", tmp_path)
     (made,) = load([path])
     assert [[(call.name, call.arguments) for call in step.action.calls] for step in made.steps()] == [
-        [("bash", {"command": "true"})],
         [("bash", {"command": "ls"})],
         [("bash", {"command": "ls"}), ("edit", {"path": "/a", "lines": [1, 2]})],
     ]
-    assert (made.id, made.task_id, made.resolved, made.scaffold, made.model) == (
-        "r1",
-        "org__lib-7",
-        True,
-        "mini-swe-agent",
-        "m",
-    )
+    assert [turn.text for turn in made.turns if turn.role == "agent" and not turn.is_step] == ["demo", "Hm."]
+    assert (made.id, made.task_id, made.resolved, made.model) == ("r1", "org__lib-7", True, "m")
     assert all(isinstance(value, str) for value in rows(path)[0]["details"].values())
 
 
@@ -140,6 +134,22 @@ def test_datasets_reads_the_rows_as_they_were_written(to_format: str, tmp_path: 
     read = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     column = {"sft-chat": "messages", "trl-prompt": "completion", "adp": "content", "nemo-gym": "expected_action"}[to_format]
     assert [present(row[column]) for row in read] == [present(row[column]) for row in rows(path)]
+
+
+def test_datasets_reads_runs_that_differ_in_all_they_may_lack(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    big = "x" * 4_000_000  # datasets types a table by its first 10 MB
+    runs = []
+    for i, (name, document) in enumerate(DOCUMENTS.items()):
+        reader = find_reader(document)
+        assert reader is not None
+        run = reader.read(document, Origin(name))
+        runs += [replace(run, id=f"{name}-{i}", turns=(Turn("user", big), *run.turns))]
+    runs += [RUN]
+    for to_format in ("trl-prompt", "adp"):
+        path = exported(to_format, tmp_path, *runs)
+        read = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / to_format))
+        assert [present(row) for row in read] == [present(row) for row in rows(path)]
 
 
 def present(value: Any) -> Any:
@@ -153,14 +163,17 @@ def test_tools_come_from_the_scaffold_the_source_or_the_calls() -> None:
     def tools(scaffold: str, **extra: Any) -> list[dict[str, Any]]:
         return tool_definitions(Trajectory("a", "t", scaffold, "atif", RUN.turns, extra=extra))
 
-    given_tools = [{"type": "function", "function": {"name": "x", "parameters": {}}}]
-    assert tools("mini-swe-agent", tools=given_tools) == list(MiniSweAgent.tools)
-    assert tools("other", tools=given_tools) == given_tools
-    assert tools("other", responses_create_params={"tools": [{"type": "function", "name": "x"}]})[0]["function"] == {
-        "name": "x"
-    }
-    assert [tool["function"]["name"] for tool in tools("other", tools=[7])] == ["bash", "edit"]
-    assert tools("other")[1]["function"]["parameters"]["properties"] == {"path": {"type": "string"}, "lines": {"type": "array"}}
+    def defined(name: str, **properties: Any) -> dict[str, Any]:
+        schema = {"type": "object", "properties": properties, "required": [], "additionalProperties": True}
+        return {"type": "function", "function": {"name": name, "description": "", "parameters": schema}}
+
+    (bash,) = MiniSweAgent.tools
+    (filled,) = tools("mini-swe-agent", tools=[defined("x")])
+    assert filled["function"]["parameters"] == bash["function"]["parameters"] | {"additionalProperties": True}
+    assert tools("other", tools=[{"type": "function", "function": {"name": "x", "parameters": {}}}]) == [defined("x")]
+    assert tools("other", responses_create_params={"tools": [{"type": "function", "name": "x"}]}) == [defined("x")]
+    shown = [defined("bash", command={"type": "string"}), defined("edit", path={"type": "string"}, lines={"type": "array"})]
+    assert tools("other", tools=[7]) == tools("other") == shown
 
 
 def test_wrong_requests_are_refused(tmp_path: Path) -> None:
@@ -196,19 +209,18 @@ def targets(to_format: str, made: list[dict[str, Any]]) -> list[list[tuple[str, 
         return [[(row["expected_action"]["name"], json.loads(row["expected_action"]["arguments"]))] for row in made]
     if to_format == "sft-chat":
         answers = [message for row in made for message in row["messages"] if message.get("weight")]
-        return [
-            [(call["function"]["name"], call["function"]["arguments"]) for call in answer["tool_calls"]] for answer in answers
-        ]
+        functions = [[call["function"] for call in answer["tool_calls"]] for answer in answers]
+        return [[(function["name"], function["arguments"]) for function in part] for part in functions]
     reader = find_reader(made[0])
     assert reader is not None
-    steps = list(reader.read(made[0], Origin("x")).steps())
-    # The protocol cannot mark copied context.
-    return [[(call.name, dict(call.arguments)) for call in step.action.calls] for step in steps][-1:]
+    steps = reader.read(made[0], Origin("x")).steps()
+    return [[(call.name, dict(call.arguments)) for call in step.action.calls] for step in steps]
 
 
-@given(
-    st.text(st.characters(codec="utf-8")), st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
-)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
+
+
+@given(TEXT, st.dictionaries(TEXT, st.integers() | TEXT, max_size=3))
 def test_any_arguments_go_out_unchanged(thought: str, arguments: dict[str, Any]) -> None:
     turn = Turn("agent", "", thought, Action((ToolCall("bash", arguments, "c"),)), Observation(thought))
     run = Trajectory("a", "t", "other", "atif", (Turn("user", "Fix."), turn))

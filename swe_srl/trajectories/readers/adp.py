@@ -41,7 +41,7 @@ class AdpReader:
             scaffold=scaffold if isinstance(scaffold, str) and scaffold else "unknown",
             format=self.name,
             turns=tuple(_turns(expect(document.get("content"), list, "content"))),
-            model=model if isinstance(model, str) else None,
+            model=model if isinstance(model, str) and model else None,
             resolved=resolved_of(resolved),
             extra=without(document, ("id", "content")),
         )
