@@ -7,7 +7,7 @@ never executed answers, demonstrations and copied context are in the context and
 | --- | --- | --- |
 | atif | trajectory | ATIF 1.8, as `import` writes it |
 | sft-chat | trajectory | `messages` and `tools` as transformers' chat templates take them; `weight` 0 on what is no target |
-| trl-prompt | step | `prompt` (messages), `completion` (one message), `tools` (JSON text, which TRL decodes), `expected_action` |
+| trl-prompt | step | `prompt` (messages), `completion` (one message), `tools` (a JSON text), `expected_action` |
 | verl | step | `data_source, prompt, ability, reward_model{style, ground_truth}, extra_info`; arguments as JSON texts |
 | nemo-gym | step | `responses_create_params{input, tools}, expected_action`: NeMo Gym's pivot rows |
 | adp | trajectory | Agent Data Protocol: `id, content, details` |

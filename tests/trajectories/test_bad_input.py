@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swe_srl.errors import UserError
-from swe_srl.trajectories.importing import import_trajectories, load, run_import
+from swe_srl.trajectories.importing import Found, import_trajectories, load, run_import
 from swe_srl.trajectories.reader import DocumentError, Origin
 from swe_srl.trajectories.readers import find_reader, unread_reason
 from swe_srl.trajectories.sources import iter_sources
@@ -91,7 +91,10 @@ def accounted(path: Path) -> None:
     assert report.read == report.kept + report.filtered + report.bad >= 1
     assert len(report.reasons) == report.bad
     assert all(bad.file == str(path) and bad.reason for bad in report.reasons)
-    assert (len(load([out])) if report.kept else 0) == report.kept
+    found = [item.trajectory for item in import_trajectories(iter_sources([path])) if isinstance(item, Found)]
+    read_back = load([out]) if report.kept else []
+    assert len(read_back) == report.kept
+    assert read_back == [run for run in found if run.id in {kept.id for kept in read_back}]
     if report.bad:
         with pytest.raises(UserError):
             run_import([path], out, strict=True)

@@ -139,13 +139,12 @@ def test_datasets_reads_the_rows_as_they_were_written(to_format: str, tmp_path: 
 def test_datasets_reads_runs_that_differ_in_all_they_may_lack(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     big = "x" * 4_000_000  # datasets types a table by its first 10 MB
-    runs = []
+    runs = [RUN]
     for i, (name, document) in enumerate(DOCUMENTS.items()):
         reader = find_reader(document)
         assert reader is not None
         run = reader.read(document, Origin(name))
         runs += [replace(run, id=f"{name}-{i}", turns=(Turn("user", big), *run.turns))]
-    runs += [RUN]
     for to_format in ("trl-prompt", "adp"):
         path = exported(to_format, tmp_path, *runs)
         read = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / to_format))
