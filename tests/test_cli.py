@@ -126,7 +126,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
 def test_import_counts_what_it_did(tmp_path: Path) -> None:
     status, out, err = _run("import", ROOT / "trajectories", "--to", tmp_path / "all.jsonl", "--max-steps", "9", "--json")
     report = _one_object(out)
-    assert report.keys() == {"read", "kept", "filtered", "bad", "steps", "formats", "reasons"}
+    assert report.keys() == {"read", "kept", "filtered", "filtered_by", "bad", "steps", "formats", "reasons"}
     assert status == 0
     short = [run for run in load([ROOT / "trajectories"]) if len(list(run.steps())) <= 9]
     assert (report["read"], report["kept"], report["filtered"], report["bad"]) == (12, len(short), 12 - len(short), 0)
@@ -134,6 +134,30 @@ def test_import_counts_what_it_did(tmp_path: Path) -> None:
     assert report["reasons"] == []
     assert load([tmp_path / "all.jsonl"]) == short
     assert f"read 12 = kept {len(short)} + filtered {12 - len(short)} + bad 0" in err
+
+
+def test_import_strictly_stops_at_the_first_bad_one(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED, tmp_path / "good.jsonl")
+    (tmp_path / "other.json").write_text('{"some": "thing"}')
+    status, out, err = _run("import", tmp_path, "--to", tmp_path / "out" / "all.jsonl", "--strict")
+    assert (status, out) == (1, "")
+    assert err.strip().splitlines()[-1] == f"error: {tmp_path}/other.json: unknown format; top-level keys: some"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_stats_and_export_say_what_they_found_and_wrote(tmp_path: Path) -> None:
+    runs = load([ROOT / "trajectories"])
+    steps = sum(len(list(run.steps())) for run in runs)
+    status, out, _ = _run("stats", ROOT / "trajectories", "--json")
+    overall = _one_object(out)["overall"]
+    assert (status, overall["trajectories"], overall["steps"]) == (0, len(runs), steps)
+    to = tmp_path / "prompts.jsonl"
+    status, out, _ = _run("export", ROOT / "trajectories", "--to-format", "trl-prompt", "--to", to, "--json")
+    assert (status, _one_object(out)) == (
+        0,
+        {"format": "trl-prompt", "trajectories": len(runs), "rows": steps, "file": str(to), "bad": []},
+    )
+    assert len(to.read_text().splitlines()) == steps
 
 
 def test_import_keeps_the_good_and_lists_the_bad(tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def load_policy(name_or_path: str, *, dtype: str | torch.dtype = "float32", devi
     return model.to(device).eval(), tokenizer
 
 
+def load_tokenizer(name_or_path: str) -> Any:
+    """The tokenizer alone. Raises UserError where it cannot be had."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(_builtin_folder()) if name_or_path == BUILTIN else name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"cannot load the tokenizer {name_or_path!r} ({reason}): give a model folder or name") from error
+
+
 def model_status() -> dict[str, Any]:
     """Where the builtin model stands: `name`, `gguf` (path or None), `version`, `cache` (folder or None), `cached`, `fix`."""
     gguf = _find_gguf()

@@ -1,21 +1,29 @@
-"""The JSON documents in a file: one, a JSON array of them, or one a line.
+"""The documents in a source: one JSON document, an array of them, one a line, or the rows of a table; `.gz` and `.zst` too.
 
-Invariant: every document of a file comes out once, in order, or is reported as skipped with its place and the reason; nothing
-raises. JSON Lines are read a line at a time.
+Invariant: every document of a source comes out once, in order, or is reported as skipped with its place and the reason; nothing
+raises. Lines, array items and rows are read one at a time: memory grows with the largest of them, not with the source.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
+
+from swe_srl.trajectories.tables import HUB, MissingPackage, hub_rows, parquet_rows
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SPACE = re.compile(r"[ \t\r\n]*")
+_CHUNK = 1 << 20
+"""Characters of a JSON array read at a time."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +46,150 @@ class Skipped:
     """The line concerned, from 1, where there is one."""
     reason: str
 
+    @property
+    def place(self) -> str:
+        """The file, and the line where there is one."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
 
-def read_documents(path: Path) -> Iterator[Document | Skipped]:
-    """Every document of a UTF-8 file. Files that end in `.jsonl` are JSON Lines; others are too when they turn out to be."""
+
+def read_documents(path: Path, whole: Callable[[list[Any]], bool] = lambda _: False) -> Iterator[Document | Skipped]:
+    """Every document of a source: a UTF-8 JSON file, a parquet file, or `hf:OWNER/DATASET[:SPLIT]`.
+
+    Files that end in `.jsonl` are JSON Lines; others are too when they turn out to be. `whole` says of the first item of a JSON
+    array of objects, given as an array of one, that the array is one document.
+    """
     try:
-        yield from _read_lines(path) if path.suffix == ".jsonl" else _read_whole(path)
+        if str(path).startswith(HUB):
+            yield from _read_rows(path, hub_rows(str(path)))
+        elif path.name.endswith(".parquet"):
+            yield from _read_rows(path, parquet_rows(path))
+        elif path.name.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
+            yield from _read_lines(path)
+        else:
+            yield from _read_json(path, whole)
+    except MissingPackage as error:
+        yield Skipped(str(path), None, f"cannot be read: {error}")
     except OSError as error:
         yield Skipped(str(path), None, f"cannot be read: {error.strerror or error}")
+    except (EOFError, zlib.error) as error:
+        yield Skipped(str(path), None, f"cannot be decompressed: {error}")
+    except Exception as error:
+        # ZstdError has no base but Exception, and its package may not be there to name it.
+        if type(error).__name__ != "ZstdError":
+            raise
+        yield Skipped(str(path), None, f"cannot be decompressed: {error}")
 
 
-def _read_whole(path: Path) -> Iterator[Document | Skipped]:
-    raw = path.read_bytes()
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path))
+    if path.suffix != ".zst":
+        return path.open("rb")
+    try:
+        from backports import zstd
+    except ImportError:
+        raise MissingPackage("backports.zstd") from None
+    # zstandard takes a cut file for a whole one; this one, like Python 3.14's own, does not.
+    return cast(IO[bytes], zstd.open(path))
+
+
+def _read_rows(path: Path, rows: Iterator[Any]) -> Iterator[Document | Skipped]:
+    count = 0
+    try:
+        for count, row in enumerate(rows, 1):
+            yield Document(row, item=count)
+    except (MissingPackage, GeneratorExit):
+        raise
+    except Exception as error:  # the libraries that read tables raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        yield Skipped(str(path), None, f"cannot be read after {count} rows: {reason}")
+    else:
+        if not count:
+            yield Skipped(str(path), None, "empty table")
+
+
+def _read_json(path: Path, whole: Callable[[list[Any]], bool]) -> Iterator[Document | Skipped]:
+    given = 0
+    try:
+        with _open(path) as file:
+            for given, value in enumerate(_array_items(file), 1):
+                if given == 1 and whole([value]):
+                    raise _OneDocument
+                yield Document(value, item=given)
+        return
+    except _OneDocument:
+        given = 0
+    except ValueError:  # no array of objects, or broken from here on: decoding all of it says which, and where
+        pass
+    yield from _read_whole(path, given)
+
+
+class _OneDocument(Exception):
+    pass
+
+
+def _array_items(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The items of a JSON array of objects, as they come. Raises ValueError at whatever is not that."""
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    buffer = text.read(_CHUNK)
+    position = _after_space(buffer, 0) + 1
+    if buffer[position - 1 : position] != "[":
+        raise ValueError("no array")
+    first = True
+    while True:
+        start = _after_space(buffer, position)
+        mark = buffer[start : start + 1]
+        if mark == "]":
+            if first or (buffer[start + 1 :] + text.read()).strip():
+                raise ValueError("no items, or more than the array")
+            return
+        if mark == "," and not first:
+            start = _after_space(buffer, start + 1)
+        elif mark and not first:
+            raise ValueError("no comma between items")
+        try:
+            value, end = decoder.raw_decode(buffer, start)
+        except (ValueError, RecursionError):
+            more = text.read(max(_CHUNK, len(buffer) - position))
+            if not more:
+                raise ValueError("not JSON") from None
+            buffer, position = buffer[position:] + more, 0
+            continue
+        if not isinstance(value, dict):
+            raise ValueError("an item that is no object")
+        if _SURROGATE.search(buffer, start, end):
+            json.dumps(value, ensure_ascii=False).encode()
+        position, first = end, False
+        yield value
+
+
+def _after_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _read_whole(path: Path, given: int = 0) -> Iterator[Document | Skipped]:
+    """The one document of a file, JSON Lines under another name, or the items after the first `given` of an array."""
+    with _open(path) as file:
+        raw = file.read()
     value = _decode(raw)
     if isinstance(value, _Failure):
-        if value.json_lines:
+        if value.json_lines and not given:
             yield from _read_lines(path)
         else:
             yield Skipped(str(path), value.line, value.reason)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        yield from (Document(item, item=i) for i, item in enumerate(value, 1))
+    elif given or (
+        isinstance(value, list) and any(isinstance(item, dict) for item in value) and not isinstance(value[0], dict)
+    ):
+        yield from (Document(item, item=i) for i, item in enumerate(value[given:], given + 1))
     else:
         yield Document(value)
 
 
 def _read_lines(path: Path) -> Iterator[Document | Skipped]:
     offset, empty = 0, True
-    with path.open("rb") as file:
+    with _open(path) as file:
         for line, raw in enumerate(file, 1):
             if line == 1 and raw.startswith(_WIDE_BOMS):
                 yield Skipped(str(path), None, _decode_reason(raw, 0) or "")
@@ -98,7 +224,7 @@ def _decode(raw: bytes, offset: int = 0, *, one_line: bool = False) -> Any:
         return _Failure("empty file")
     try:
         value = json.loads(text, parse_constant=_no_constant)
-        if _SURROGATE.search(raw):
+        if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         rest = error.msg == "Extra data" and "\n" not in text[: error.pos].strip()

@@ -12,44 +12,16 @@ from itertools import chain
 from pathlib import Path
 
 from swe_srl.errors import UserError
+from swe_srl.trajectories.choosing import DuplicateFinder, Duplicates, Filters, Results
 from swe_srl.trajectories.documents import Document, Skipped, read_documents
 from swe_srl.trajectories.model import Trajectory
 from swe_srl.trajectories.reader import DocumentError, Origin
-from swe_srl.trajectories.readers import READERS, find_reader, unread_reason
+from swe_srl.trajectories.readers import find_reader, unread_reason
 from swe_srl.trajectories.sources import Source, iter_sources
 from swe_srl.trajectories.storage import to_line, write_lines
 
 Track = Callable[[Sequence[Source]], Iterable[Source]]
 """Passes sources through one by one, for example showing a progress bar."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which trajectories an import keeps; the defaults keep all."""
-
-    resolved_only: bool = False
-    """Only those whose source says that they solved their task."""
-    min_steps: int | None = None
-    max_steps: int | None = None
-    formats: frozenset[str] = frozenset()
-    """Only those read from one of these formats; empty for any."""
-
-    def __post_init__(self) -> None:
-        unknown = self.formats - {reader.name for reader in READERS}
-        if unknown:
-            known = ", ".join(reader.name for reader in READERS)
-            raise UserError(f"--format {', '.join(sorted(unknown))}: unknown format; known: {known}")
-        if self.min_steps is not None and self.max_steps is not None and self.min_steps > self.max_steps:
-            raise UserError(f"--min-steps {self.min_steps} is more than --max-steps {self.max_steps}")
-
-    def keep(self, trajectory: Trajectory, steps: int) -> bool:
-        """True when a trajectory of so many steps passes."""
-        return (
-            (trajectory.resolved is True or not self.resolved_only)
-            and (self.min_steps is None or steps >= self.min_steps)
-            and (self.max_steps is None or steps <= self.max_steps)
-            and (not self.formats or trajectory.format in self.formats)
-        )
 
 
 @dataclass(slots=True)
@@ -58,6 +30,8 @@ class FormatCount:
 
     trajectories: int = 0
     steps: int = 0
+    malformed: int = 0
+    """Answers whose action could not be read or was never executed: in the context, no steps."""
 
 
 @dataclass(slots=True)
@@ -71,8 +45,15 @@ class ImportReport:
     steps: int = 0
     """In the trajectories kept."""
     formats: dict[str, FormatCount] = field(default_factory=dict)
+    filtered_by: dict[str, int] = field(default_factory=dict)
+    """How many each rule filtered."""
     reasons: list[Skipped] = field(default_factory=list)
     """Why each bad one is bad."""
+
+    def enter_filtered(self, reason: str) -> None:
+        """Count one that a rule filtered."""
+        self.filtered += 1
+        self.filtered_by[reason] = self.filtered_by.get(reason, 0) + 1
 
     def enter_bad(self, skipped: Skipped) -> None:
         """Count a bad one."""
@@ -84,6 +65,7 @@ class ImportReport:
         count = self.formats.setdefault(trajectory.format, FormatCount())
         count.trajectories += 1
         count.steps += steps
+        count.malformed += sum(1 for turn in trajectory.turns if turn.is_malformed)
         self.kept += 1
         self.steps += steps
 
@@ -119,7 +101,7 @@ def _read_source(source: Source) -> Iterator[Found | Skipped]:
     file = str(source.path)
     unread: list[Skipped] = []
     any_read = False
-    for document in read_documents(source.path):
+    for document in read_documents(source.path, lambda array: find_reader(array) is not None):
         if isinstance(document, Skipped):
             yield document
             continue
@@ -144,14 +126,25 @@ def _placed(document: Document, reason: str) -> str:
     return reason if document.item is None else f"item {document.item}: {reason}"
 
 
-def run_import(sources: Sequence[str | Path], to: Path, filters: Filters | None = None, track: Track = iter) -> ImportReport:
-    """Import files, folders and glob patterns into the ATIF JSON Lines file `to`, written whole or not at all.
+def run_import(
+    sources: Sequence[str | Path],
+    to: Path,
+    filters: Filters | None = None,
+    track: Track = iter,
+    *,
+    results: Results | None = None,
+    drop: Duplicates | None = None,
+    strict: bool = False,
+) -> ImportReport:
+    """Import files, folders, glob patterns and `hf:` names into the ATIF JSON Lines file `to`, written whole or not at all.
 
-    When nothing is kept, `to` is left as it was. Raises UserError when there is no source or `to` cannot be written.
+    `results` hold outcomes that stand beside the trajectories; `drop` says which duplicates to filter (near ones include exact
+    ones). When nothing is kept, `to` is left as it was. Raises UserError when there is no source or `to` cannot be written, and
+    with `strict` at the first bad one.
     """
     report = ImportReport()
-    results = import_trajectories(track(iter_sources(sources, exclude=[to])))
-    lines = _kept_lines(results, filters or Filters(), report)
+    found = import_trajectories(track(iter_sources(sources, exclude=[to])))
+    lines = _kept_lines(_strictly(found) if strict else found, filters or Filters(), report, results, drop, strict)
     first = next(lines, None)
     try:
         if first is not None:
@@ -162,23 +155,46 @@ def run_import(sources: Sequence[str | Path], to: Path, filters: Filters | None 
     return report
 
 
-def _kept_lines(results: Iterable[Found | Skipped], filters: Filters, report: ImportReport) -> Iterator[str]:
-    """The lines of what is kept; every result is entered in the report as it passes."""
-    for result in results:
-        if isinstance(result, Skipped):
-            report.enter_bad(result)
+def _kept_lines(
+    found: Iterable[Found | Skipped],
+    filters: Filters,
+    report: ImportReport,
+    results: Results | None,
+    drop: Duplicates | None,
+    strict: bool,
+) -> Iterator[str]:
+    """The lines of what is kept; everything found is entered in the report as it passes."""
+    duplicates = DuplicateFinder()
+    for item in found:
+        if isinstance(item, Skipped):
+            report.enter_bad(item)
             continue
-        steps = sum(1 for _ in result.trajectory.steps())
-        if not filters.keep(result.trajectory, steps):
-            report.filtered += 1
+        trajectory = results.applied(item.trajectory, item.file) if results else item.trajectory
+        steps = sum(1 for _ in trajectory.steps())
+        reason = filters.reason(trajectory, steps)
+        repeated = duplicates.find(trajectory) if drop and not reason else None
+        if repeated and (repeated[0] == "exact" or drop == "near"):
+            reason = f"{repeated[0]} duplicate"
+        if reason:
+            report.enter_filtered(reason)
             continue
         try:
-            line = to_line(result.trajectory)
+            line = to_line(trajectory)
         except ValueError as error:
-            report.enter_bad(result.skipped(f"cannot be written as ATIF: {error}"))
+            bad = item.skipped(f"cannot be written as ATIF: {error}")
+            if strict:
+                raise UserError(f"{bad.place}: {bad.reason}") from None
+            report.enter_bad(bad)
             continue
-        report.enter_kept(result.trajectory, steps)
+        report.enter_kept(trajectory, steps)
         yield line
+
+
+def _strictly(found: Iterable[Found | Skipped]) -> Iterator[Found]:
+    for item in found:
+        if isinstance(item, Skipped):
+            raise UserError(f"{item.place}: {item.reason}")
+        yield item
 
 
 def load(paths: Sequence[str | Path], *, skip_bad: bool = False) -> list[Trajectory]:
@@ -191,8 +207,7 @@ def load(paths: Sequence[str | Path], *, skip_bad: bool = False) -> list[Traject
         if isinstance(result, Found):
             trajectories.append(result.trajectory)
         elif not skip_bad:
-            place = result.file if result.line is None else f"{result.file}:{result.line}"
-            raise UserError(f"{place}: {result.reason}. `swe-srl import` keeps the good ones: use the file it writes")
+            raise UserError(f"{result.place}: {result.reason}. `swe-srl import` keeps the good ones: use the file it writes")
     if not trajectories:
         raise UserError(f"no trajectory in {', '.join(map(str, paths))}")
     return trajectories

@@ -36,6 +36,11 @@ class Turn:
         """True for an agent's turn that may be a target."""
         return bool(self.role == "agent" and not self.context_only and self.action and self.action.calls)
 
+    @property
+    def is_malformed(self) -> bool:
+        """True for an agent's turn whose action could not be read or was never executed: context, never a target."""
+        return bool(not self.context_only and self.action and self.action.error)
+
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:

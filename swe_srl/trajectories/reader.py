@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from swe_srl.trajectories.model import Trajectory
 
@@ -46,7 +46,7 @@ class Reader(Protocol):
         """True when a decoded JSON document is of this format. Never raises."""
         ...
 
-    def read(self, document: Mapping[str, Any], origin: Origin) -> Trajectory:
+    def read(self, document: Any, origin: Origin) -> Trajectory:
         """The trajectory in a detected document. Raises DocumentError."""
         ...
 
@@ -98,10 +98,32 @@ def arguments_of(value: object) -> dict[str, Any] | None:
     """A tool call's arguments, given as an object or as JSON text; None when they are neither."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = loads(value)
+        except ValueError:
             return None
     return value if isinstance(value, dict) else None
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text inside a document. Raises ValueError for what is not JSON that can be written again."""
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def resolved_of(value: object, where: str = "resolved") -> bool | None:
+    """An outcome written as true or false, or as 1 or 0; None for null or a missing field. Raises DocumentError."""
+    if value in (0, 1) and isinstance(value, int | float):
+        return bool(value)
+    return optional(value, bool, where)
 
 
 def without(document: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

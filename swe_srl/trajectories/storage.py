@@ -17,7 +17,9 @@ from swe_srl.trajectories.model import Trajectory
 def to_line(trajectory: Trajectory) -> str:
     """The trajectory as one line of JSON. Raises ValueError when it cannot be written as ATIF or as JSON."""
     try:
-        return json.dumps(to_atif(trajectory), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line = json.dumps(to_atif(trajectory), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line.encode()
+        return line
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swe_srl.scaffolds.mini_swe_agent import MiniSweAgent
+from swe_srl.trajectories.chat import split_observation, to_messages
 from swe_srl.trajectories.documents import Skipped
 from swe_srl.trajectories.importing import FormatCount, Found, import_trajectories, load, run_import
 from swe_srl.trajectories.model import Trajectory
@@ -29,20 +31,23 @@ def trajectories(results: list[Found | Skipped]) -> list[Trajectory]:
 
 def test_import_of_everything(real_data: Path, trajectories: list[Trajectory], tmp_path: Path) -> None:
     report = run_import([real_data / "trajectories"], tmp_path / "all.jsonl")
-    assert (report.read, report.kept, report.filtered, report.bad, report.steps) == (322, 295, 0, 27, 10_671)
-    assert report.formats == {"mini-swe-agent-1": FormatCount(279, 10_468), "swe-agent": FormatCount(16, 203)}
+    assert (report.read, report.kept, report.filtered, report.bad, report.steps) == (358, 356, 0, 2, 12_470)
+    assert report.formats == {
+        "mini-swe-agent-1": FormatCount(279, 10_468, 338),
+        "mini-swe-agent-2": FormatCount(15, 1252),
+        "nemo-gym-pivot": FormatCount(5, 5),
+        "openai-responses": FormatCount(35, 334),
+        "openhands": FormatCount(3, 105),
+        "swe-agent": FormatCount(16, 203),
+        "swe-smith": FormatCount(3, 103),
+    }
     assert load([tmp_path / "all.jsonl"]) == trajectories
 
 
 def test_what_is_not_read_says_why(results: list[Found | Skipped]) -> None:
     skipped = [result for result in results if isinstance(result, Skipped)]
     assert Counter(result.reason.split(":")[0] for result in skipped) == {
-        "mini-swe-agent-1.1": 15,
-        "NeMo Gym rollout (OpenAI Responses items)": 7,
-        "NeMo Gym PivotRL row": 1,
-        "OpenHands event history": 1,
         "SWE-bench predictions (patches without steps)": 1,
-        "SWE-smith messages": 1,
         "unknown format; top-level keys": 1,
     }
     assert all(result.line is None for result in skipped)
@@ -63,6 +68,72 @@ def test_mini_swe_agent_runs(trajectories: list[Trajectory]) -> None:
     submits = [(step.k, scaffold.is_submit(step.action.call)) for run in runs for step in run.steps()]
     assert sum(submit for _, submit in submits) == 279
     assert all(scaffold.is_submit(list(run.steps())[-1].action.call) for run in runs)
+
+
+def called(message: dict[str, Any]) -> dict[str, Any]:
+    """What the model and the tools said to each other in a message."""
+    calls = [{key: call[key] for key in ("id", "type", "function")} for call in message.get("tool_calls") or []]
+    said = {"role": message["role"], "content": message["content"], **({"tool_calls": calls} if calls else {})}
+    return said | ({"tool_call_id": message["tool_call_id"]} if "tool_call_id" in message else {})
+
+
+def test_mini_swe_agent_2_messages_come_back_byte_for_byte(trajectories: list[Trajectory], real_data: Path) -> None:
+    runs = [trajectory for trajectory in trajectories if trajectory.format == "mini-swe-agent-2"]
+    assert len(runs) == 15
+    for run in runs:
+        source = json.loads((real_data / "trajectories" / "mini_swe_agent_v2" / f"{run.id}.traj.json").read_text())
+        assert to_messages(run.turns)[:-1] == [called(message) for message in source["messages"][:-1]]
+        observed = [message["extra"]["raw_output"] for message in source["messages"] if message["role"] == "tool"]
+        assert [step.turn.observation.output for step in run.steps() if step.turn.observation][:-1] == observed
+        assert run.submission == list(run.steps())[-1].turn.observation.text  # type: ignore[union-attr]
+
+
+def test_swe_smith_messages_come_back_byte_for_byte(trajectories: list[Trajectory], real_data: Path) -> None:
+    runs = [trajectory for trajectory in trajectories if trajectory.format == "swe-smith"]
+    rows = [json.loads(line) for line in (real_data / "trajectories/swe_smith_xml/ft_xml_example.jsonl").open()]
+    assert [to_messages(run.turns) for run in runs] == [list(map(called, row["messages"])) for row in rows]
+    assert {run.scaffold for run in runs} == {"swe-agent-review"}
+    assert not any(turn.action and turn.action.error for run in runs for turn in run.turns)
+    ranges = [call.arguments["view_range"] for run in runs for step in run.steps() for call in step.action.calls
+              if "view_range" in call.arguments]  # fmt: skip
+    assert len(ranges) == 24
+    assert all(isinstance(part, int) for value in ranges for part in value)
+
+
+def test_openhands_runs(trajectories: list[Trajectory], real_data: Path) -> None:
+    runs = [trajectory for trajectory in trajectories if trajectory.format == "openhands"]
+    assert [sum(1 for _ in run.steps()) for run in runs] == [23, 33, 49]
+    assert Counter(step.action.call.name for run in runs for step in run.steps()) == {
+        "execute_bash": 49, "str_replace_editor": 52, "think": 2, "finish": 2,
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (real_data / "trajectories/openhands/multi_swe_bench__output.jsonl").open()]
+    for run, row in zip(runs, rows, strict=True):
+        contents = [
+            event["content"] for event in row["history"] if event.get("observation") in ("run", "read", "edit", "think")
+        ]
+        assert [step.turn.observation.output for step in run.steps() if step.turn.observation] == contents
+        events = [event["id"] for event in row["history"]]
+        kept = [event["event"]["id"] for event in run.extra["events"]]
+        for turn in run.turns:
+            kept += [event["id"] for event in turn.extra.get("events", [turn.extra.get("event")])]
+            kept += [turn.observation.extra["event"]["id"]] if turn.observation else []
+        assert sorted(kept) == events
+
+
+def test_responses_items_are_all_kept(trajectories: list[Trajectory], real_data: Path) -> None:
+    runs = {trajectory.id: trajectory for trajectory in trajectories if trajectory.format == "openai-responses"}
+    for path in sorted((real_data / "trajectories" / "nemo_gym").glob("*rollouts*.jsonl")):
+        for number, line in enumerate(path.open(), 1):
+            run, items = runs[f"{path.stem}-{number}"], json.loads(line)["response"]["output"]
+            made = [item for item in items if item["type"] == "function_call"]
+            calls = [call for turn in run.turns if turn.action for call in turn.action.calls]
+            assert [(call.name, call.id) for call in calls] == [(item["name"], item["call_id"]) for item in made]
+            parts = [part for turn in run.turns if turn.observation
+                     for part in split_observation(turn.observation, [call.id for call in turn.action.calls])]  # type: ignore[union-attr]  # fmt: skip
+            outputs = [item for item in items if item["type"] == "function_call_output"]
+            assert parts == [{"content": item["output"], "tool_call_id": item["call_id"]} for item in outputs]
+            texts = ["".join(part["text"] for part in item["content"]) for item in items if item["type"] == "message"]
+            assert [turn.text for turn in run.turns if turn.role == "agent" and turn.text] == [text for text in texts if text]
 
 
 def test_swe_agent_runs(trajectories: list[Trajectory], real_data: Path) -> None:

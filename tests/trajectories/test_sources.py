@@ -30,6 +30,17 @@ def test_a_file_named_outright_may_end_with_anything_and_comes_once(tmp_path: Pa
     assert [source.path.name for source in sources] == ["a.json", "run.log"]
 
 
+def test_compressed_files_and_tables_are_sources_under_their_plain_names(tmp_path: Path) -> None:
+    make(tmp_path, "a.jsonl.gz", "b.traj.json.zst", "c.parquet", "d.parquet.gz", "e.gz")
+    assert [source.stem for source in iter_sources([tmp_path])] == ["a", "b", "c"]
+
+
+def test_data_sets_of_the_hub_are_sources_after_the_files(tmp_path: Path) -> None:
+    make(tmp_path, "a.json")
+    sources = iter_sources(["hf:owner/set:train", tmp_path, "hf:owner/set:train"])
+    assert [(str(source.path), source.stem) for source in sources[1:]] == [("hf:owner/set:train", "owner--set--train")]
+
+
 def test_patterns_reach_into_folders(tmp_path: Path) -> None:
     make(tmp_path, "x/1/a.traj", "x/2/b.traj", "y/c.traj")
     assert [source.stem for source in iter_sources([str(tmp_path / "x" / "**" / "*.traj")])] == ["a", "b"]
@@ -48,7 +59,7 @@ def test_excluded_files_are_no_sources(tmp_path: Path) -> None:
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     make(tmp_path, "notes.md")
-    with pytest.raises(UserError, match=r"no \*\.traj\.json, \*\.jsonl, \*\.json, \*\.traj in "):
+    with pytest.raises(UserError, match=r"no \*\.traj\.json, \*\.jsonl, \*\.json, \*\.traj, \*\.parquet in "):
         iter_sources([tmp_path])
     with pytest.raises(UserError, match="missing: no such file or folder"):
         iter_sources([tmp_path / "missing"])

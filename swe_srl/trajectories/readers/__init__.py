@@ -9,14 +9,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from swe_srl.trajectories.reader import Reader
+from swe_srl.trajectories.readers.adp import AdpReader
 from swe_srl.trajectories.readers.atif import AtifReader
 from swe_srl.trajectories.readers.mini_swe_agent_1 import MiniSweAgent1Reader
+from swe_srl.trajectories.readers.mini_swe_agent_2 import MiniSweAgent2Reader
+from swe_srl.trajectories.readers.nebius_swe_agent import NebiusSweAgentReader
+from swe_srl.trajectories.readers.nemo_gym_pivot import NemoGymPivotReader
+from swe_srl.trajectories.readers.openai_chat import OpenAIChatReader
+from swe_srl.trajectories.readers.openai_responses import OpenAIResponsesReader
+from swe_srl.trajectories.readers.openhands import OpenHandsReader
+from swe_srl.trajectories.readers.openhands_rows import NebiusOpenHandsReader, SweGymReader
+from swe_srl.trajectories.readers.r2e_gym import R2EGymReader
 from swe_srl.trajectories.readers.swe_agent import SweAgentReader
+from swe_srl.trajectories.readers.swe_smith import SweSmithReader
 
-READERS: tuple[Reader, ...] = (AtifReader(), MiniSweAgent1Reader(), SweAgentReader())
-"""In the order they are asked."""
+READERS: tuple[Reader, ...] = (
+    AtifReader(),
+    MiniSweAgent1Reader(),
+    MiniSweAgent2Reader(),
+    SweAgentReader(),
+    OpenHandsReader(),
+    NebiusOpenHandsReader(),
+    NebiusSweAgentReader(),
+    R2EGymReader(),
+    AdpReader(),
+    NemoGymPivotReader(),
+    OpenAIResponsesReader(),
+    SweGymReader(),
+    SweSmithReader(),
+    OpenAIChatReader(),
+)
+"""In the order they are asked: those that go by marks of their own before those that take any messages."""
 
 _SHOWN_KEYS = 8
+_SHOWN = 60
+"""Characters shown of a name that a document gives itself."""
 
 
 def find_reader(document: object) -> Reader | None:
@@ -31,7 +58,7 @@ def unread_reason(document: object) -> str:
     name = _known_format(document)
     if name:
         return f"{name}: this format is not read yet"
-    keys = ", ".join(list(document)[:_SHOWN_KEYS]) + (", …" if len(document) > _SHOWN_KEYS else "")
+    keys = ", ".join(key[:_SHOWN] for key in list(document)[:_SHOWN_KEYS]) + (", …" if len(document) > _SHOWN_KEYS else "")
     return f"unknown format; top-level keys: {keys}" if document else "unknown format: an empty object"
 
 
@@ -40,17 +67,11 @@ def _known_format(document: Mapping[str, Any]) -> str | None:
     history = document.get("history")
     first = history[0] if isinstance(history, list) and history else None
     if "schema_version" in keys and "steps" in keys:
-        return f"ATIF of version {document['schema_version']!r} (1.0 to 1.8 are read)"
+        return f"ATIF of version {str(document['schema_version'])[:_SHOWN]!r} (1.0 to 1.8 are read)"
     if "trajectory_format" in keys:
-        return str(document["trajectory_format"])
+        return str(document["trajectory_format"])[:_SHOWN]
     if isinstance(first, dict) and "role" in first:
         return "SWE-agent without tool calls (thought-action or XML)"
-    if isinstance(first, dict) and keys & {"instance_id", "metadata"}:
-        return "OpenHands event history"
-    if "responses_create_params" in keys:
-        return "NeMo Gym PivotRL row" if "expected_action" in keys else "NeMo Gym rollout (OpenAI Responses items)"
-    if {"messages", "instance_id"} <= keys:
-        return "SWE-smith messages"
     if {"model_patch", "instance_id"} <= keys:
         return "SWE-bench predictions (patches without steps)"
     return None
