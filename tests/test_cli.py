@@ -393,7 +393,7 @@ def test_env_prune_of_a_size_that_is_none() -> None:
 
 
 def test_env_prune_where_there_is_room(client: DockerClient) -> None:
-    status, out, _ = _run("env", "prune", "--max-size", "900TB", "--json")
+    status, out, _ = _run("env", "prune", "--max-size", "900000GB", "--json")
     assert (status, _one_object(out)["removed"]) == (0, [])
 
 
