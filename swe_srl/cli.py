@@ -299,6 +299,32 @@ def env_reap(as_json: Json = False) -> None:
     _output(as_json, reaped.to_json(), lambda: text + "cannot be judged from here")
 
 
+@env.command("prune")
+def env_prune(
+    max_size: Annotated[str, typer.Option(help="What task images and snapshots may take together, such as 20GB or 500MB.")],
+    as_json: Json = False,
+) -> None:
+    """Remove the images used longest ago until the rest fit; none that is in use, and no base image.
+
+    Example: swe-srl env prune --max-size 20GB
+    """
+    from docker.errors import DockerException
+    from docker.utils import parse_bytes
+
+    from swe_srl.environments.docker import connect
+    from swe_srl.environments.prune import prune_images
+
+    try:
+        limit = int(parse_bytes(max_size))
+    except (DockerException, ValueError) as error:
+        raise UserError(f"--max-size {max_size}: expected a number with a unit, such as 20GB or 500MB") from error
+    done = prune_images(connect(), limit)
+    _output(as_json, asdict(done), lambda: _rows([{"removed": tag} for tag in done.removed]))
+    _say(f"{len(done.removed)} images removed; {done.bytes_before / 1e9:.2f} GB before, {done.bytes_after / 1e9:.2f} GB now")
+    if done.bytes_after > limit:
+        _report_failures([{"id": "images", "reason": f"the rest is in use, more than {max_size}"}], "id")
+
+
 @app.command()
 def replay(
     trajectories: Annotated[list[str], typer.Argument(help="Trajectory files, folders or globs, of any known format.")],

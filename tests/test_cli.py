@@ -27,7 +27,7 @@ SHIPPED = ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl"
 NO_DAEMON = {"DOCKER_HOST": "unix:///nonexistent.sock"}
 COMMANDS = [
     *([name] for name in ("doctor", "import", "replay", "record", "train", "report", "quickstart")),
-    *(["env", name] for name in ("docker", "base", "build", "list")),
+    *(["env", name] for name in ("docker", "base", "build", "list", "prune")),
 ]
 
 
@@ -408,6 +408,17 @@ def test_env_build_of_bad_and_unknown_tasks(client: DockerClient, base_image: st
     assert _one_object(out)["failed"] == [{"task": f"{tasks}:4", "reason": "source: Field required"}]
     status, out, err = _run("env", "build", "--tasks", tasks, "--task", "none")
     assert (status, out, err) == (1, "", "error: no task 'none' in --tasks; known: idle, no-release, tiny\n")
+
+
+def test_env_prune_of_a_size_that_is_none() -> None:
+    status, out, err = _run("env", "prune", "--max-size", "plenty")
+    assert (status, out) == (1, "")
+    assert "--max-size plenty: expected a number with a unit, such as 20GB or 500MB" in err
+
+
+def test_env_prune_where_there_is_room(client: DockerClient) -> None:
+    status, out, _ = _run("env", "prune", "--max-size", "900000GB", "--json")
+    assert (status, _one_object(out)["removed"]) == (0, [])
 
 
 def test_env_without_a_daemon() -> None:

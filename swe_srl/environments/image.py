@@ -30,6 +30,7 @@ from swe_srl.environments.base_image import ensure_base_image, has_image
 from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import docker_errors, pool_of_containers, remove_container
 from swe_srl.environments.exec import run_in
+from swe_srl.environments.prune import note_use
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.sdist import index_url
 from swe_srl.environments.source import FIXED_TIME, source_archive, source_identity
@@ -102,6 +103,7 @@ def build_image(client: docker.DockerClient, task: Task, say: Callable[[str], No
         base_id = str(client.images.get(task.base_image).id)
     _check_patches(task)
     tag = image_tag(task, base_id)
+    note_use(tag)
     if has_image(client, tag):
         return BuiltImage(task.id, tag, time.monotonic() - started, cached=True)
     parent = _base_layer(client, task, base_id, say)
