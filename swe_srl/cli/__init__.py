@@ -1,0 +1,72 @@
+"""The command line: every command is a few lines over one function of the package.
+
+Invariant: exit status 0 only when everything asked for was done; a user's mistake is one clear message and status 1, never a
+traceback. Heavy packages are imported inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+
+import typer
+
+from swe_srl.cli import environments, training, trajectories
+from swe_srl.cli.output import fail
+from swe_srl.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train coding agents from expert trajectories: replay them in real containers, reward each step, update by GRPO.",
+)
+env = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Docker, base images and task images.")
+app.add_typer(env, name="env")
+
+app.command("doctor")(training.doctor)
+app.command("quickstart")(training.quickstart)
+app.command("import")(trajectories.import_)
+app.command("stats")(trajectories.stats)
+app.command("export")(trajectories.export)
+app.command("replay")(environments.replay)
+app.command("record")(environments.record)
+app.command("train")(training.train)
+app.command("report")(training.report)
+env.command("docker")(environments.env_docker)
+env.command("base")(environments.env_base)
+env.command("build")(environments.env_build)
+env.command("list")(environments.env_list)
+env.command("shell")(environments.env_shell)
+env.command("reap")(environments.env_reap)
+env.command("prune")(environments.env_prune)
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    # A job that is ended from outside cleans up as one that is interrupted.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        status = app(standalone_mode=False)
+        if status == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+    except UserError as error:
+        fail(str(error))
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("interrupted; what was finished is kept, containers of this run are removed", status=130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            fail(f"the disk is full ({error.filename or 'while writing'}): free space and run the command again")
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
+    except Exception as error:
+        if (shown := getattr(error, "show", None)) is None:  # click's own usage errors know how to show themselves
+            raise
+        shown()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,79 @@
+"""Commands that train and show what came of it, and the check of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swe_srl.cli.options import Json
+from swe_srl.cli.output import exit_unless, output, say
+from swe_srl.errors import UserError
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and what to do about what is missing.
+
+    Example: swe-srl doctor
+    """
+    from swe_srl.doctor import examine, table
+
+    checks = examine()
+    ok = all(check.ok or not check.required for check in checks)
+    output(as_json, {"ok": ok, "checks": [check.to_json() for check in checks]}, lambda: table(checks))
+    exit_unless(ok)
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/quickstart.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; the recipe's by default.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override an option: key.sub=value. Repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished run in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, a checkpoint.
+
+    Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
+    """
+    from swe_srl.config import load_recipe
+    from swe_srl.report.tables import before_after_table
+    from swe_srl.training.trainer import train as run
+
+    loaded = load_recipe(recipe, overrides or ())
+    folder = out or (Path(loaded.out) if loaded.out else None)
+    if folder is None:
+        raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
+    summary = run(loaded, folder, overwrite=overwrite)
+    output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
+    exit_unless(not summary.interrupted)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path | None, typer.Option("--to", help="HTML file; RUN/report.html by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a self-contained HTML report of a run.
+
+    Example: swe-srl report runs/quickstart
+    """
+    from swe_srl.report.html import write_report
+
+    path = write_report(run, to)
+    output(as_json, {"report": str(path)}, lambda: str(path))
+
+
+def quickstart(
+    recipe: Annotated[Path, typer.Option(help="The recipe to train.")] = Path("recipes/quickstart.toml"),
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/quickstart"),
+    as_json: Json = False,
+) -> None:
+    """Do the main job on what ships with the project: build, replay, evaluate, train, evaluate again, report.
+
+    Example: swe-srl quickstart
+    """
+    from swe_srl.quickstart import run_quickstart, summary_table
+
+    summary = run_quickstart(recipe, out, say)
+    output(as_json, summary.to_json(), lambda: summary_table(summary))
