@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swe_srl.errors import UserError
+from swe_srl.scaffolds.kinds import KINDS, Kind
 
 
 class Section(BaseModel):
@@ -50,6 +51,12 @@ class DataSection(Section):
     only_resolved: bool = Field(
         default=False, description="Leave out trajectories that are not known to have solved their task."
     )
+    targets: list[Kind] = Field(
+        default=list(KINDS),
+        min_length=1,
+        description="Kinds of actions that are targets, in training and validation; see swe_srl.scaffolds.kinds.",
+    )
+    last_submit: bool = Field(default=True, description="Whether the submit that ends a run is a target.")
     max_train_steps: int | None = Field(
         default=None, ge=1, description="Train on this many steps at most, drawn with the seed."
     )
@@ -71,8 +78,23 @@ class PromptSection(Section):
     max_prompt_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="The oldest pairs go until a prompt fits; a step that cannot fit is dropped, and counted.",
+        description="A longer prompt is cut, and counted: observations are shortened if the next option is given, then pairs "
+        "are left out, oldest first, until it fits. A step that cannot fit is dropped, and counted.",
     )
+    shorten_observations_to: int | None = Field(
+        default=None,
+        ge=0,
+        description="With max_prompt_tokens: observations are cut to this many characters, oldest first, before pairs go.",
+    )
+
+    @model_validator(mode="after")
+    def _shortening_has_a_use(self) -> PromptSection:
+        if self.shorten_observations_to is not None:
+            if self.max_prompt_tokens is None:
+                raise ValueError("shorten_observations_to needs max_prompt_tokens: without a budget nothing is shortened")
+            if self.shorten_observations_to >= self.max_observation_chars:
+                raise ValueError("shorten_observations_to must be less than max_observation_chars, or it shortens nothing")
+        return self
 
 
 class SamplingSection(Section):

@@ -148,8 +148,9 @@ def test_import_strictly_stops_at_the_first_bad_one(tmp_path: Path) -> None:
 def test_stats_and_export_say_what_they_found_and_wrote(tmp_path: Path) -> None:
     runs = load([ROOT / "trajectories"])
     steps = sum(len(list(run.steps())) for run in runs)
-    status, out, _ = _run("stats", ROOT / "trajectories", "--json")
+    status, out, _ = _run("stats", ROOT / "trajectories", "--report", tmp_path / "stats.html", "--json")
     overall = _one_object(out)["overall"]
+    assert f"<h1>{len(runs)} trajectories</h1>" in (tmp_path / "stats.html").read_text()
     assert (status, overall["trajectories"], overall["steps"]) == (0, len(runs), steps)
     to = tmp_path / "prompts.jsonl"
     status, out, _ = _run("export", ROOT / "trajectories", "--to-format", "trl-prompt", "--to", to, "--json")

@@ -73,6 +73,13 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
         ('model.dtype="float16"', "model.dtype: input should be 'float32' or 'bfloat16' (given 'float16')"),
         ("sampling.samples=1", "sampling.samples of at least 2"),
         ("sampling.temperature=0", "sampling.temperature above 0"),
+        ("data.targets=[]", "data.targets: list should have at least 1 item"),
+        ('data.targets=["reads"]', "data.targets.0: input should be 'read', 'edit', 'submit' or 'other' (given 'reads')"),
+        ("prompt.shorten_observations_to=9", "prompt: shorten_observations_to needs max_prompt_tokens"),
+        (
+            "prompt={max_prompt_tokens=9, max_observation_chars=5, shorten_observations_to=5}",
+            "prompt: shorten_observations_to must be less than max_observation_chars",
+        ),
         ("data.train=[]", "data.train: list should have at least 1 item"),
         ("stages.2.lr=1", "stages has items 0 to 1, no '2'"),
         ("model.name.first=1", "model.name is a value, not a section"),

@@ -79,12 +79,14 @@ def stats(
     sources: Sources,
     results: ResultsFile = None,
     tokens: Annotated[str | None, typer.Option(help="Count tokens with this model's tokenizer.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write histograms to this HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Count what trajectories hold: steps, tools, outcomes, lengths, malformed answers, duplicates; by format and overall.
 
-    Example: swe-srl stats experts.jsonl --tokens Qwen/Qwen2.5-Coder-7B-Instruct
+    Example: swe-srl stats experts.jsonl --tokens Qwen/Qwen2.5-Coder-7B-Instruct --report stats.html
     """
+    from swe_srl.report.statistics import write_statistics_report
     from swe_srl.report.trajectories import statistics_table
     from swe_srl.trajectories.choosing import load_results
     from swe_srl.trajectories.statistics import collect
@@ -98,6 +100,11 @@ def stats(
     loaded = load_results(results) if results else None
     found = collect(sources, results=loaded, count_tokens=count, track=lambda items: track(items, "reading files"))
     data = found.to_json()
+    if report is not None:
+        try:
+            write_statistics_report(found, report)
+        except OSError as error:
+            raise UserError(f"{report}: cannot be written: {error.strerror or error}") from error
     output(as_json, data, lambda: statistics_table(data))
     report_failures([{"id": bad.place, "reason": bad.reason} for bad in found.bad], "id")
 

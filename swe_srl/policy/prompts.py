@@ -3,14 +3,16 @@
 Invariant: a prompt is tokenised exactly once, by the tokenizer's own chat template, and its ids are what is sampled from and
 trained on. Roles alternate: system, user, then (assistant, user) pairs, so that every chat template accepts them.
 
-The context is the issue and the last n action–observation pairs; n = 2 is the setting of the paper's SWE experiments
-(arXiv 2510.25992).
+The context is the whole prefix, or the issue and the last n action–observation pairs; n = 2 is the setting of the paper's SWE
+experiments (arXiv 2510.25992). Under a token budget (`max_prompt_tokens`) a prompt that does not fit is cut in the order of
+`cuts`, and only as far as it takes; what was cut is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from swe_srl.policy.format import function_of, render_action, render_answer
@@ -47,38 +49,61 @@ class PromptOptions:
     tool_descriptions: bool = True
     """Describe every tool and parameter; False lists the signatures alone, for small models and contexts."""
     max_prompt_tokens: int | None = None
-    """Longest prompt; `encode_step` drops the oldest pairs until it fits."""
+    """Longest prompt; a longer one is cut in the order of `cuts` until it fits."""
+    shorten_observations_to: int | None = None
+    """Characters to which observations are cut, oldest first, before any pair is left out; None leaves out pairs at once."""
 
     def __post_init__(self) -> None:
-        for name in ("last_pairs", "max_observation_chars", "max_prompt_tokens"):
+        for name in ("last_pairs", "max_observation_chars", "max_prompt_tokens", "shorten_observations_to"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, and is {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much of a step's window its prompt shows."""
+
+    pairs: int | None
+    """Action–observation pairs kept, counted from the end; None keeps the full prefix."""
+    shortened: int = 0
+    """How many observations and messages of these, the oldest, are cut to `shorten_observations_to`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPrompt:
+    """A prompt that keeps its budget."""
+
+    ids: Sequence[int]
+    left_out: int
+    """Pairs of the window that the budget cost."""
+    shortened: int
+    """Observations and messages in the prompt that the budget held to `shorten_observations_to`."""
 
 
 class PromptTooLongError(ValueError):
     """A step's prompt exceeds `max_prompt_tokens` even without any action–observation pair."""
 
 
-def render_messages(step: Step, tools: Sequence[Mapping[str, Any]], options: PromptOptions) -> list[dict[str, str]]:
+def render_messages(
+    step: Step, tools: Sequence[Mapping[str, Any]], options: PromptOptions, cut: Cut | None = None
+) -> list[dict[str, str]]:
     """The chat messages of a step's prompt: system, problem, then the window of turns before it.
 
     The system message is this project's: the recorded one describes another answer format. The problem is the first user
-    message, whole. The window starts at the n-th last agent turn; in it
+    message, whole. The window starts at the n-th last agent turn (n = `cut.pairs`, `last_pairs` without a cut); in it
 
     - an agent turn is written as `render_answer` writes it, or the action alone where the source holds no thought; a malformed
       turn, one without an action and one that the format cannot hold stay as the agent wrote them;
-    - observations and other messages are cut to `max_observation_chars`;
+    - observations and other messages are cut to `max_observation_chars`, the first `cut.shortened` of them to
+      `shorten_observations_to`;
     - consecutive user messages are joined by an empty line, and a missing observation is said to be missing.
     """
-    context = step.context
-    start = _problem_index(context)
-    problem = context[start].text if start is not None else step.trajectory.problem
-    window = context[_window_start(context, (start if start is not None else -1) + 1, options.last_pairs) :]
+    problem, window = _problem_and_window(step, options.last_pairs if cut is None else cut.pairs)
     write = _describe if options.tool_descriptions else _signature
     system = _SYSTEM.format(tools="\n".join(write(function_of(tool)) for tool in tools))
     messages = [{"role": "system", "content": system}, {"role": "user", "content": problem}]
-    for role, content in _window_messages(window, options.max_observation_chars):
+    for role, content in _window_messages(window, options, 0 if cut is None else cut.shortened):
         previous = messages[-1]
         if role == "user" and previous["role"] == "user":
             previous["content"] += "\n\n" + content
@@ -91,6 +116,17 @@ def render_messages(step: Step, tools: Sequence[Mapping[str, Any]], options: Pro
     return messages
 
 
+def cuts(step: Step, options: PromptOptions) -> list[Cut]:
+    """How a step's prompt may be cut, from the whole window to the problem alone; each cut is no longer than the one before.
+
+    1. With `shorten_observations_to`, observations and messages of the window are shortened to it one by one, oldest first.
+    2. Pairs are left out one by one, oldest first; what is left stays shortened.
+    """
+    _, window = _problem_and_window(step, options.last_pairs)
+    texts = 0 if options.shorten_observations_to is None else _texts(window)
+    return [Cut(options.last_pairs, i) for i in range(texts + 1)] + [Cut(n, texts) for n in reversed(range(_pairs(window)))]
+
+
 def encode_prompt(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> list[int]:
     """Token ids of a prompt, ending where the answer begins. The chat template alone writes special tokens, BOS included."""
     ids: list[int] = tokenizer.apply_chat_template(
@@ -100,25 +136,39 @@ def encode_prompt(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> list
 
 
 def encode_step(step: Step, tools: Sequence[Mapping[str, Any]], options: PromptOptions, tokenizer: Any) -> list[int]:
-    """Token ids of a step's prompt, at most `max_prompt_tokens`: as many of the last pairs as fit.
+    """Token ids of a step's prompt, at most `max_prompt_tokens`; see `fit_prompt`. Many steps: `swe_srl.policy.encoding`."""
+    return list(fit_prompt(step, tools, options, lambda messages: encode_prompt(messages, tokenizer)).ids)
 
-    Raises PromptTooLongError where not even the problem alone fits.
+
+def fit_prompt(
+    step: Step,
+    tools: Sequence[Mapping[str, Any]],
+    options: PromptOptions,
+    encode: Callable[[list[dict[str, str]]], Sequence[int]],
+) -> FittedPrompt:
+    """A step's prompt under the first of `cuts` whose ids, by `encode`, are at most `max_prompt_tokens`.
+
+    Cuts are searched by halving, because each is no longer than the one before. Raises PromptTooLongError where not even the
+    problem alone fits.
     """
-    ids = encode_prompt(render_messages(step, tools, options), tokenizer)
+    ids = encode(render_messages(step, tools, options))
     limit = options.max_prompt_tokens
     if limit is None or len(ids) <= limit:
-        return ids
-    agents = sum(turn.role == "agent" for turn in step.context)
-    pairs = agents if options.last_pairs is None else min(options.last_pairs, agents)
-    while len(ids) > limit and pairs > 0:
-        pairs -= 1
-        ids = encode_prompt(render_messages(step, tools, replace(options, last_pairs=pairs)), tokenizer)
-    if len(ids) > limit:
+        return FittedPrompt(ids, 0, 0)
+
+    def encode_cut(cut: Cut) -> Sequence[int]:
+        return encode(render_messages(step, tools, options, cut))
+
+    possible = cuts(step, options)
+    found = bisect_left(possible, True, lo=1, key=lambda cut: len(encode_cut(cut)) <= limit)
+    if found == len(possible):
         raise PromptTooLongError(
-            f"{step.id}: the prompt has {len(ids)} tokens without any action–observation pair, "
+            f"{step.id}: the prompt has {len(encode_cut(possible[-1]))} tokens without any action–observation pair, "
             f"more than max_prompt_tokens = {limit}"
         )
-    return ids
+    cut = possible[found]
+    (_, window), (_, shown) = (_problem_and_window(step, pairs) for pairs in (options.last_pairs, cut.pairs))
+    return FittedPrompt(encode_cut(cut), _pairs(window) - _pairs(shown), min(cut.shortened, _texts(shown)))
 
 
 def encode_answer(thought: str, action: Action, tokenizer: Any) -> list[int]:
@@ -162,6 +212,13 @@ def _problem_index(context: Sequence[Turn]) -> int | None:
     return next((i for i in users if not context[i].context_only), users[0] if users else None)
 
 
+def _problem_and_window(step: Step, pairs: int | None) -> tuple[str, Sequence[Turn]]:
+    context = step.context
+    start = _problem_index(context)
+    problem = context[start].text if start is not None else step.trajectory.problem
+    return problem, context[_window_start(context, (start if start is not None else -1) + 1, pairs) :]
+
+
 def _window_start(context: Sequence[Turn], first: int, last_pairs: int | None) -> int:
     if last_pairs is None:
         return first
@@ -171,14 +228,34 @@ def _window_start(context: Sequence[Turn], first: int, last_pairs: int | None) -
     return agents[-last_pairs] if len(agents) >= last_pairs else first
 
 
-def _window_messages(window: Sequence[Turn], limit: int) -> Iterator[tuple[str, str]]:
+def _window_messages(window: Sequence[Turn], options: PromptOptions, shortened: int) -> Iterator[tuple[str, str]]:
+    texts = 0
     for turn in window:
-        if turn.role != "agent":
-            yield "user", truncate(turn.text, limit)
-            continue
-        yield "assistant", _agent_message(turn)
-        if turn.observation is not None:
-            yield "user", truncate(turn.observation.text, limit)
+        if turn.role == "agent":
+            yield "assistant", _agent_message(turn)
+        text = _text_of(turn)
+        if text is not None:
+            shown = truncate(text, options.max_observation_chars)
+            if texts < shortened and options.shorten_observations_to is not None:
+                # The line on what is gone has a length of its own: a text hardly over the limit is shorter as it was.
+                shown = min(shown, truncate(text, options.shorten_observations_to), key=len)
+            texts += 1
+            yield "user", shown
+
+
+def _text_of(turn: Turn) -> str | None:
+    """What the policy reads of a turn as the user's words: a message, or the observation of an agent's turn."""
+    if turn.role != "agent":
+        return turn.text
+    return None if turn.observation is None else turn.observation.text
+
+
+def _texts(window: Sequence[Turn]) -> int:
+    return sum(_text_of(turn) is not None for turn in window)
+
+
+def _pairs(window: Sequence[Turn]) -> int:
+    return sum(turn.role == "agent" for turn in window)
 
 
 def _agent_message(turn: Turn) -> str:

@@ -103,6 +103,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         facts.append(("Trained on", f"{data['train_steps']} steps of {len(data['train_tasks'])} tasks"))
         facts.append(("Held out", f"{data['validation_steps']} steps of {len(data['validation_tasks'])} tasks"))
     facts += [("Left out", f"{count} steps because {reason}") for reason, count in data.get("left_out", {}).items()]
+    facts += [("Prompts cut", f"{count}: {reason}") for reason, count in data.get("cut_prompts", {}).items()]
     if run.run:
         facts += [("Ended", str(run.run["status"])), ("Time", duration(run.run["seconds"]))]
     if run.versions:

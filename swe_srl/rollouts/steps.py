@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from swe_srl.policy.base import Sample, Sampler, SamplingOptions
+from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
-from swe_srl.policy.prompts import PromptOptions, PromptTooLongError, encode_step
+from swe_srl.policy.prompts import PromptOptions, PromptTooLongError
 from swe_srl.rewards import score_answer
 from swe_srl.trajectories.model import Step
 
@@ -96,21 +97,25 @@ def evaluate_steps(
     """
     records: list[StepRecord] = []
     skipped: dict[str, str] = {}
+    encoder = StepEncoder(tokenizer, prompt_options, tools_for)
     for call, start in enumerate(range(0, len(steps), _STEPS_A_CALL)):
-        ready: list[tuple[Step, list[int]]] = []
-        for step in steps[start : start + _STEPS_A_CALL]:
+        ready: list[tuple[Step, Sequence[int]]] = []
+        taken = steps[start : start + _STEPS_A_CALL]
+        for step, prompt in zip(taken, encoder.encode(taken), strict=True):
             try:
                 render_action(step.action)
-                ready.append((step, encode_step(step, tools_for(step), prompt_options, tokenizer)))
-            except PromptTooLongError as error:
-                skipped[step.id] = str(error)
             except ValueError as error:
                 skipped[step.id] = f"the expert's action cannot be a target: {error}"
+                continue
+            if isinstance(prompt, PromptTooLongError):
+                skipped[step.id] = str(prompt)
+            else:
+                ready.append((step, list(prompt.ids)))
         options = replace(sampling_options, seed=sampling_options.seed + call)
-        groups = sampler.sample([prompt for _, prompt in ready], options) if ready else []
-        for (step, prompt), group in zip(ready, groups, strict=True):
+        groups = sampler.sample([ids for _, ids in ready], options) if ready else []
+        for (step, ids), group in zip(ready, groups, strict=True):
             marked = tuple(_mark(step, sample, tools_for(step)) for sample in group)
-            records.append(StepRecord(step.id, len(prompt), render_action(step.action), marked))
+            records.append(StepRecord(step.id, len(ids), render_action(step.action), marked))
         if progress is not None:
             progress(min(start + _STEPS_A_CALL, len(steps)), len(steps))
     return _summarise(tuple(records), skipped, sampling_options.seed)

@@ -45,10 +45,15 @@ _SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {
 }
 
 
+def is_scaffold(name: str) -> bool:
+    """Whether there is a scaffold of that name."""
+    return name in _SCAFFOLDS
+
+
 @cache
 def get_scaffold(name: str) -> Scaffold:
     """The scaffold of that name. Raises UserError for an unknown name."""
-    if name not in _SCAFFOLDS:
+    if not is_scaffold(name):
         raise UserError(f"unknown scaffold {name!r}; known: {', '.join(sorted(_SCAFFOLDS))}")
     return _SCAFFOLDS[name]()
 

@@ -1,24 +1,27 @@
 """From trajectory files to the steps a run trains and is evaluated on.
 
-Invariant: the split is by task, never by step; every step left out is counted under a reason; prompt ids are rendered once, as
-they are served.
+Invariant: the split is by task, never by step; every step left out and every prompt cut is counted under a reason; prompts are
+encoded once, as they are served.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from swe_srl.config import DataSection, PromptSection, Recipe
 from swe_srl.errors import UserError
+from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
-from swe_srl.policy.prompts import PromptOptions, PromptTooLongError, encode_answer, encode_step
+from swe_srl.policy.prompts import FittedPrompt, PromptOptions, PromptTooLongError, encode_answer
 from swe_srl.scaffolds import get_scaffold
+from swe_srl.scaffolds.kinds import KINDS, action_kind
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Step, Trajectory
 
@@ -45,6 +48,8 @@ class Dataset:
     validation: list[Step]
     dropped: Counter[str] = field(default_factory=Counter)
     """Steps left out, by reason."""
+    cut: Counter[str] = field(default_factory=Counter)
+    """Prompts that the token budget cut, by what it took."""
 
     def for_objective(self, objective: str) -> list[TrainingStep]:
         """The steps a stage can use. Raises UserError with the counts where there are none."""
@@ -62,6 +67,7 @@ class Dataset:
             "validation_steps": len(self.validation),
             "validation_tasks": sorted({step.trajectory.task_id for step in self.validation}),
             "left_out": dict(sorted(self.dropped.items())),
+            "cut_prompts": dict(sorted(self.cut.items())),
         }
 
 
@@ -78,26 +84,32 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     train, validation = split(load(recipe.data.train), held_out_files, recipe.data)
     if not train:
         raise UserError("data.train: no trajectories left after holding out; loosen data.hold_out_tasks or data.validation")
-    options = prompt_options(recipe.prompt)
+    encoder = StepEncoder(tokenizer, prompt_options(recipe.prompt), tools_for)
     writes_targets = any(stage.objective == "sft" for stage in recipe.stages)
-    dataset, held_out = Dataset([], []), Counter[str]()
-    train_steps, validation_steps = steps_of(train), steps_of(validation)
-    wanted = [_wanted(train_steps, recipe.data.max_train_steps), _wanted(validation_steps, recipe.data.max_validation_steps)]
+    dataset, held_out = Dataset([], []), Dataset([], [])
+    train_steps = _targets(steps_of(train), recipe.data, dataset.dropped)
+    validation_steps = _targets(steps_of(validation), recipe.data, held_out.dropped)
+    limits = recipe.data.max_train_steps, recipe.data.max_validation_steps
+    total = _wanted(train_steps, limits[0]) + _wanted(validation_steps, limits[1])
+    done = itertools.count(1)
 
-    def encode_train(step: Step) -> TrainingStep | None:
-        progress(len(dataset.train), sum(wanted))
-        return _encode(step, tokenizer, options, writes_targets, dataset.dropped)
+    def encode_train(steps: Sequence[Step]) -> Iterator[TrainingStep | None]:
+        for item in _encode(steps, encoder, tokenizer if writes_targets else None, dataset):
+            progress(min(next(done), total), total)
+            yield item
 
-    def encode_validation(step: Step) -> Step | None:
-        progress(len(dataset.train) + len(dataset.validation), sum(wanted))
-        return step if _encode(step, tokenizer, options, False, held_out) is not None else None
+    def encode_validation(steps: Sequence[Step]) -> Iterator[Step | None]:
+        for item in _encode(steps, encoder, None, held_out):
+            progress(min(next(done), total), total)
+            yield None if item is None else item.step
 
-    _draw(train_steps, recipe.data.max_train_steps, recipe.seed, encode_train, dataset.train)
-    _draw(validation_steps, recipe.data.max_validation_steps, recipe.seed, encode_validation, dataset.validation)
-    progress(sum(wanted), sum(wanted))
-    dataset.dropped.update({f"validation: {reason}": count for reason, count in held_out.items()})
+    dataset.train = _draw(train_steps, limits[0], recipe.seed, encode_train)
+    dataset.validation = _draw(validation_steps, limits[1], recipe.seed, encode_validation)
+    progress(total, total)
+    for counts, more in ((dataset.dropped, held_out.dropped), (dataset.cut, held_out.cut)):
+        counts.update({f"validation: {reason}": count for reason, count in more.items()})
     if not dataset.train:
-        raise UserError(f"no training steps left of {len(train_steps)}; left out: {_counts(dataset.dropped)}")
+        raise UserError(f"no training steps left of {len(steps_of(train))}; left out: {_counts(dataset.dropped)}")
     return dataset
 
 
@@ -150,6 +162,7 @@ def prompt_options(section: PromptSection) -> PromptOptions:
         max_observation_chars=section.max_observation_chars,
         tool_descriptions=section.tool_descriptions,
         max_prompt_tokens=section.max_prompt_tokens,
+        shorten_observations_to=section.shorten_observations_to,
     )
 
 
@@ -181,49 +194,87 @@ class StepOrder:
         return self._order[offset]
 
 
+def _targets(steps: Sequence[Step], options: DataSection, dropped: Counter[str]) -> list[Step]:
+    """The steps that may be targets by the recipe's rules; the others are counted."""
+    if options.last_submit and set(options.targets) == set(KINDS):
+        return list(steps)
+    kept = []
+    for step, following in itertools.zip_longest(steps, steps[1:]):
+        kind = action_kind(step.action, step.trajectory.scaffold)
+        last = following is None or following.trajectory is not step.trajectory
+        if kind not in options.targets:
+            dropped[f"the action's kind is {kind}, which is not in data.targets"] += 1
+        elif kind == "submit" and last and not options.last_submit:
+            dropped["the submit that ends a run (data.last_submit)"] += 1
+        else:
+            kept.append(step)
+    return kept
+
+
 def _encode(
-    step: Step, tokenizer: Any, options: PromptOptions, writes_target: bool, dropped: Counter[str]
-) -> TrainingStep | None:
+    steps: Sequence[Step], encoder: StepEncoder, target_tokenizer: Any | None, counts: Dataset
+) -> Iterator[TrainingStep | None]:
+    """Each step ready to be served, or None where it cannot be, counted. Without a target tokenizer no targets are written."""
+    for _, group in itertools.groupby(steps, key=lambda step: id(step.trajectory)):
+        run = [(step, _written(step)) for step in group]
+        prompts = iter(encoder.encode([step for step, expert in run if expert is not None]))
+        for step, expert in run:
+            if expert is None:
+                counts.dropped["the action cannot be written as one answer"] += 1
+                yield None
+                continue
+            prompt = next(prompts)
+            if isinstance(prompt, PromptTooLongError):
+                counts.dropped[f"the prompt is longer than {encoder.options.max_prompt_tokens} tokens"] += 1
+                yield None
+                continue
+            counts.cut.update(_cuts(prompt))
+            target_ids = () if target_tokenizer is None else _target_ids(step, target_tokenizer, counts.dropped)
+            yield TrainingStep(step, expert, prompt.ids, array("i", target_ids))
+
+
+def _written(step: Step) -> str | None:
     try:
         step.action.call  # noqa: B018  # raises for several calls, which no valid answer can hold
-        expert = render_action(step.action)
+        return render_action(step.action)
     except ValueError:
-        dropped["the action cannot be written as one answer"] += 1
         return None
+
+
+def _cuts(prompt: FittedPrompt) -> list[str]:
+    return ["observations shortened to fit"] * bool(prompt.shortened) + ["pairs left out to fit"] * bool(prompt.left_out)
+
+
+def _target_ids(step: Step, tokenizer: Any, dropped: Counter[str]) -> Sequence[int]:
     try:
-        prompt_ids = encode_step(step, tools_for(step), options, tokenizer)
-    except PromptTooLongError:
-        dropped[f"the prompt is longer than {options.max_prompt_tokens} tokens"] += 1
-        return None
-    target_ids: Sequence[int] = ()
-    if writes_target:
-        try:
-            target_ids = encode_answer(step.turn.thought, step.action, tokenizer)
-        except ValueError:
-            dropped["the thought cannot be written (sft only)"] += 1
-    # Four bytes an id instead of a Python object each: a paper-size run holds hundreds of millions of them.
-    return TrainingStep(step, expert, array("i", prompt_ids), array("i", target_ids))
+        return encode_answer(step.turn.thought, step.action, tokenizer)
+    except ValueError:
+        dropped["the thought cannot be written (sft only)"] += 1
+        return ()
 
 
 def _wanted(steps: Sequence[Step], limit: int | None) -> int:
     return len(steps) if limit is None else min(limit, len(steps))
 
 
-def _draw(steps: Sequence[Step], limit: int | None, seed: int, encode: Callable[[Step], T | None], drawn: list[T]) -> None:
-    """Put what can be encoded of the steps into `drawn`: all, or `limit` of them by the seed; in their first order.
+def _draw(
+    steps: Sequence[Step], limit: int | None, seed: int, encode: Callable[[Sequence[Step]], Iterable[T | None]]
+) -> list[T]:
+    """What can be encoded of the steps: all, or `limit` of them by the seed; in their first order.
 
-    Steps are encoded until the limit is reached and no further: encoding every step of a large data set takes its time.
+    Steps are encoded until the limit is reached and no further: encoding every step of a large data set takes its time. What is
+    still wanted is encoded in the steps' order, in which those of a trajectory share their work.
     """
     wanted = _wanted(steps, limit)
     order = range(len(steps)) if wanted == len(steps) else random.Random(f"{seed}/limit").sample(range(len(steps)), len(steps))
-    places = []
-    for index in order:
-        if len(drawn) == wanted:
-            break
-        if (encoded := encode(steps[index])) is not None:
-            places.append(index)
-            drawn.append(encoded)
-    drawn[:] = [encoded for _, encoded in sorted(zip(places, drawn, strict=True), key=lambda pair: pair[0])]
+    drawn: dict[int, T] = {}
+    taken = 0
+    while len(drawn) < wanted and taken < len(order):
+        block = sorted(order[taken : taken + wanted - len(drawn)])
+        taken += len(block)
+        encoded = encode([steps[index] for index in block])
+        drawn.update((index, item) for index, item in zip(block, encoded, strict=True) if item is not None)
+    return [drawn[index] for index in sorted(drawn)]
 
 
 def _counts(dropped: Mapping[str, int]) -> str:

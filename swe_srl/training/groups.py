@@ -68,7 +68,7 @@ class GroupSource:
         )
         self.draws += 1
         started = time.perf_counter()
-        sampled = self.sampler.sample([item.prompt_ids for item in items], options)
+        sampled = self.sampler.sample([list(item.prompt_ids) for item in items], options)
         sampled_at = time.perf_counter()
         groups = [Group(item, samples, [score(item, s) for s in samples]) for item, samples in zip(items, sampled, strict=True)]
         self.seconds["sample"] += sampled_at - started

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from swe_srl.policy.prompts import (
+    Cut,
     PromptOptions,
     PromptTooLongError,
+    cuts,
     encode_answer,
     encode_prompt,
     encode_step,
@@ -180,6 +182,34 @@ def test_the_oldest_pairs_go_until_the_prompt_fits(tokenizer: Any) -> None:
     assert (kept(length(2)), kept(length(2) - 1), kept(length(0))) == (length(2), length(1), length(0))
     with pytest.raises(PromptTooLongError, match=rf"t@3: the prompt has {length(0)} tokens .* max_prompt_tokens = 5"):
         kept(5)
+
+
+def test_under_a_budget_observations_shrink_oldest_first_before_pairs_go(tokenizer: Any) -> None:
+    step = last_step(USER, Turn("user", "1" * 99), agent("a", "2" * 99), agent("b", "3" * 99), agent("c", "short"))
+    options = PromptOptions(None, 1000, True, None, 10)
+    possible = cuts(step, options)
+    assert possible == [*(Cut(None, n) for n in range(5)), Cut(2, 4), Cut(1, 4), Cut(0, 4)]
+
+    def shapes(cut: Cut) -> list[str]:
+        """What becomes of each user's message after the system's: the characters that are left of each text."""
+        contents = [m["content"] for m in render_messages(step, TOOLS, options, cut)[1:] if m["role"] == "user"]
+        return ["+".join(str(content.count(digit)) for digit in "123" if digit in content) for content in contents]
+
+    assert shapes(possible[0]) == ["99", "99", "99", ""]
+    gone = "[... 89 characters left out ...]"
+    assert gone in render_messages(step, TOOLS, options, possible[1])[1]["content"]
+    assert [len(render_messages(step, TOOLS, options, cut)) for cut in possible] == [8, 8, 8, 8, 8, 6, 4, 2]
+    lengths = [len(encode_prompt(render_messages(step, TOOLS, options, cut), tokenizer)) for cut in possible]
+    assert lengths == sorted(lengths, reverse=True)
+    for limit in range(lengths[-1], lengths[0] + 1):
+        fitted = encode_step(step, TOOLS, replace(options, max_prompt_tokens=limit), tokenizer)
+        assert len(fitted) == next(length for length in lengths if length <= limit)
+
+
+def test_a_text_that_shortening_would_not_shorten_stays() -> None:
+    step = last_step(USER, agent("a", "x" * 12))
+    messages = render_messages(step, TOOLS, PromptOptions(None, 1000, True, None, 10), Cut(None, 1))
+    assert messages[-1]["content"] == "x" * 12
 
 
 def test_signatures_alone_name_every_tool_and_mark_optional_parameters() -> None:

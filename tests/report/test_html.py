@@ -90,6 +90,14 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
+def test_steps_left_out_and_prompts_cut_are_told(run_folder: Path) -> None:
+    counts = {"train_steps": 3, "train_tasks": ["t"], "validation_steps": 0, "validation_tasks": []}
+    told = {"left_out": {"its kind": 2}, "cut_prompts": {"pairs left out to fit": 1}}
+    (run_folder / "data.json").write_text(json.dumps(counts | told))
+    page = write_report(run_folder).read_text()
+    assert "<dt>Left out</dt><dd>2 steps because its kind</dd><dt>Prompts cut</dt><dd>1: pairs left out to fit</dd>" in page
+
+
 def test_hostile_text_stays_text_and_nothing_is_loaded_from_anywhere(run_folder: Path) -> None:
     path = write_report(run_folder)
     text = path.read_text()

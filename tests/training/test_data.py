@@ -74,6 +74,66 @@ def test_what_cannot_be_used_is_dropped_and_counted(
     assert tokenizer.decode(list(item.prompt_ids)).endswith("<|im_start|>assistant\n")
 
 
+COMMANDS = [
+    "cat a.py",
+    "sed -i s/a/b/ a.py",
+    "pytest",
+    "echo MINI_SWE_AGENT_FINAL_OUTPUT",
+    "ls",
+    "echo MINI_SWE_AGENT_FINAL_OUTPUT",
+]
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept", "left_out"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5], {}),
+        ({"last_submit": False}, [0, 1, 2, 3, 4], {"the submit that ends a run (data.last_submit)": 1}),
+        (
+            {"targets": ["edit", "submit", "other"]},
+            [1, 2, 3, 5],
+            {"the action's kind is read, which is not in data.targets": 2},
+        ),
+        (
+            {"targets": ["edit"]},
+            [1],
+            {
+                "the action's kind is other, which is not in data.targets": 1,
+                "the action's kind is read, which is not in data.targets": 2,
+                "the action's kind is submit, which is not in data.targets": 2,
+            },
+        ),
+    ],
+)
+def test_the_recipe_says_which_steps_are_targets(
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: PreTrainedTokenizerFast,
+    rules: dict[str, object],
+    kept: list[int],
+    left_out: dict[str, int],
+) -> None:
+    runs = [trajectory("a", "t1", COMMANDS), trajectory("b", "held", COMMANDS)]
+    monkeypatch.setattr(data, "load", lambda paths: runs)
+    dataset = load_dataset(recipe(hold_out_tasks=["held"], **rules), tokenizer)
+    assert [item.step.id for item in dataset.train] == [f"a@{k}" for k in kept]
+    assert [step.id for step in dataset.validation] == [f"b@{k}" for k in kept]
+    assert dataset.summary()["left_out"] == left_out | {f"validation: {reason}": n for reason, n in left_out.items()}
+
+
+def test_a_last_step_that_is_no_submit_stays(monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast) -> None:
+    monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1", ["ls", "pytest"]), trajectory("b", "t2", COMMANDS)])
+    dataset = load_dataset(recipe(last_submit=False), tokenizer)
+    assert [item.step.id for item in dataset.train] == ["a@0", "a@1", "b@0", "b@1", "b@2", "b@3", "b@4"]
+
+
+def test_prompts_that_the_budget_cut_are_counted(monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast) -> None:
+    monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1", ["ls"] * 4)])
+    whole = [len(item.prompt_ids) for item in load_dataset(recipe(), tokenizer).train]
+    dataset = load_dataset(recipe(PromptSection(max_prompt_tokens=whole[2])), tokenizer)
+    assert [len(item.prompt_ids) for item in dataset.train] == [whole[0], whole[1], whole[2], whole[2]]
+    assert dataset.summary()["cut_prompts"] == {"pairs left out to fit": 1}
+
+
 def test_no_steps_left_says_why(monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast) -> None:
     monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1")])
     with pytest.raises(UserError, match="no training steps left of 2; left out: 2 because the prompt is longer than 10 tokens"):
