@@ -50,6 +50,10 @@ class DataSection(Section):
     only_resolved: bool = Field(
         default=False, description="Leave out trajectories that are not known to have solved their task."
     )
+    replay: str | None = Field(
+        default=None,
+        description="Run folder of `swe-srl replay --require …`: training steps that it marked or did not replay are dropped.",
+    )
     max_train_steps: int | None = Field(
         default=None, ge=1, description="Train on this many steps at most, drawn with the seed."
     )

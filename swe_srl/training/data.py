@@ -12,9 +12,11 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from swe_srl.config import DataSection, PromptSection, Recipe
+from swe_srl.environments.marks import Marks
 from swe_srl.errors import UserError
 from swe_srl.policy.format import render_action
 from swe_srl.policy.prompts import PromptOptions, PromptTooLongError, encode_answer, encode_step
@@ -82,6 +84,9 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     writes_targets = any(stage.objective == "sft" for stage in recipe.stages)
     dataset, held_out = Dataset([], []), Counter[str]()
     train_steps, validation_steps = steps_of(train), steps_of(validation)
+    total = len(train_steps)
+    if recipe.data.replay is not None:
+        train_steps = _vouched_for(train_steps, Marks(Path(recipe.data.replay)), dataset.dropped)
     wanted = [_wanted(train_steps, recipe.data.max_train_steps), _wanted(validation_steps, recipe.data.max_validation_steps)]
 
     def encode_train(step: Step) -> TrainingStep | None:
@@ -97,7 +102,7 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     progress(sum(wanted), sum(wanted))
     dataset.dropped.update({f"validation: {reason}": count for reason, count in held_out.items()})
     if not dataset.train:
-        raise UserError(f"no training steps left of {len(train_steps)}; left out: {_counts(dataset.dropped)}")
+        raise UserError(f"no training steps left of {total}; left out: {_counts(dataset.dropped)}")
     return dataset
 
 
@@ -203,6 +208,13 @@ def _encode(
             dropped["the thought cannot be written (sft only)"] += 1
     # Four bytes an id instead of a Python object each: a paper-size run holds hundreds of millions of them.
     return TrainingStep(step, expert, array("i", prompt_ids), array("i", target_ids))
+
+
+def _vouched_for(steps: Sequence[Step], marks: Marks, dropped: Counter[str]) -> list[Step]:
+    """The steps that a replay did not mark; the others are counted under its reasons."""
+    against = [marks.against(step) for step in steps]
+    dropped.update(f"replay: {reason}" for reason in against if reason is not None)
+    return [step for step, reason in zip(steps, against, strict=True) if reason is None]
 
 
 def _wanted(steps: Sequence[Step], limit: int | None) -> int:
