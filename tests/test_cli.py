@@ -332,9 +332,24 @@ def test_nothing_to_replay(tasks: Path, trajectory: Trajectory, arguments: list[
     assert err.splitlines()[-1].startswith(f"error: {reason}")
 
 
+def test_a_replay_keeps_snapshots_when_asked(client: DockerClient, base_image: str, tasks: Path) -> None:
+    write_jsonl(tasks.parent / "run.jsonl", [_trajectory("mine")])
+    command = ["replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", tasks.parent / "run", "--json"]
+    assert _run(*command)[0] == 0
+    assert not (tasks.parent / "run" / "snapshots.jsonl").exists()
+    assert _run(*command, "--snapshot", "changed")[0] == 0
+    rows = [json.loads(line) for line in (tasks.parent / "run" / "snapshots.jsonl").read_text().splitlines()]
+    assert [(row["trajectory"], row["k"]) for row in rows] == [("mine", 0), ("mine", 1)]
+    for row in rows:
+        client.images.remove(row["image"])
+    status, _, err = _run(*command, "--snapshot", "some")
+    assert status == 2
+    assert "'some' is not one of 'all', 'changed', 'none'" in err
+
+
 def _containers_of(client: DockerClient, pid: int) -> list[str]:
     rows = client.api.containers(all=True, filters={"label": RUN_LABEL})
-    return [row["Id"] for row in rows if row["Labels"][RUN_LABEL].startswith(f"{pid}-")]
+    return [row["Id"] for row in rows if row["Labels"][RUN_LABEL].startswith(f"{pid}.")]
 
 
 def _wait_until(true: Callable[[], object], seconds: float = 60) -> None:

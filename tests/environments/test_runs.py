@@ -47,7 +47,8 @@ def test_before_this_machine_was_started_again() -> None:
 
 @pytest.mark.parametrize(
     "run_id",
-    [_id(boot="0" * 32, host="other"), _id(namespace="1"), _id(start=""), "", "12345-ab12cd34", "a.b.c.d.e.f", "..", RUN_ID + ".x"],
+    [_id(boot="0" * 32, host="other"), _id(namespace="1"), _id(start=""), "", "12345-ab12cd34", "a.b.c.d.e.f", RUN_ID + ".x"],
+    ids=["machine", "namespace", "no start", "empty", "other form", "words", "longer"],
 )
 def test_what_cannot_be_judged_from_here_is_unknown(run_id: str) -> None:
     assert run_state(run_id) == "unknown"

@@ -19,13 +19,13 @@ from swe_srl.training.logprobs import BackwardResult, Engine, Example, LossFn, S
 from swe_srl.training.losses import sft_loss
 from swe_srl.training.tree.engine import TreeEngine
 
-PROMPT_TOKENS, ANSWER_TOKENS = 160, 24
+PROMPT_TOKENS, ANSWER_TOKENS = 96, 16
 """Length of the slice: enough for two forks from one trunk, and cheap."""
 PROBED = 4096
 """Gradient entries that are compared, per parameter."""
-TOLERANCES: Mapping[bool, tuple[float, float]] = {False: (1e-4, 1e-3), True: (0.25, 0.1)}
-"""By whether the arithmetic is of half precision: the largest difference of a log-probability, and the length of the difference
-of gradients relative to their length. Measured: 1e-6 and 1e-6 in float32, 0.08 and 0.02 in bfloat16."""
+TOLERANCES: Mapping[bool, tuple[float, float]] = {False: (1e-4, 1e-3), True: (0.1, 0.1)}
+"""By whether the arithmetic is of half precision, the largest `Agreement` that passes. Measured with SmolLM2-135M: gradients
+2e-6 apart in float32 and 0.017 in bfloat16, single log-probabilities at most 2e-5 and 0.18."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Agreement:
     """How far tree and separate sequences are apart."""
 
     logprob: float
-    """Largest difference of a log-probability."""
+    """Mean distance of a log-probability; a single one says little in half precision."""
     gradient: float
     """Length of the difference of the probed gradients, relative to their length."""
 
@@ -63,7 +63,7 @@ def check_tree(tree: Engine, model: Any, examples: Sequence[Example], temperatur
         logprobs, gradient = _outcome(tree, model, sliced)
         expected_logprobs, expected_gradient = _outcome(SequenceEngine(1, temperature), model, sliced)
     found = Agreement(
-        max((logprobs[key] - expected_logprobs[key]).abs().max().item() for key in expected_logprobs),
+        torch.cat([logprobs[key] - expected_logprobs[key] for key in expected_logprobs]).abs().mean().item(),
         ((gradient - expected_gradient).norm() / expected_gradient.norm()).item(),
     )
     device = next(model.parameters()).device.type
