@@ -48,13 +48,16 @@ class Results:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if overwrite:
+                os.ftruncate(self._file, 0)
+            self.finished = dict(self._read())
+            """By key: the replays that reached their end."""
         except BlockingIOError:
             os.close(self._file)
             raise UserError(f"{self._path}: another replay is writing there; wait for it or name another --out") from None
-        if overwrite:
-            os.ftruncate(self._file, 0)
-        self.finished = dict(self._read())
-        """By key: the replays that reached their end."""
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def append(self, key: str, replay: TrajectoryReplay) -> None:
         """Write one result. Raises OSError where there is no room for it; the file is then as it was."""

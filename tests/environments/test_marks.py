@@ -13,8 +13,9 @@ from swe_srl.environments.fidelity import TrajectoryReplay, compare
 from swe_srl.environments.marks import FILE, Mark, Marks, Requirement, content_digest, mark, parse_requirement, write_marks
 from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
-from swe_srl.trajectories.importing import load
+from swe_srl.trajectories.importing import Found, import_trajectories, load
 from swe_srl.trajectories.model import Trajectory, Turn
+from swe_srl.trajectories.sources import iter_sources
 from swe_srl.trajectories.storage import write_jsonl
 
 EXACT, RETURN_CODE = Requirement("exact"), Requirement("returncode")
@@ -132,7 +133,8 @@ def test_thoughts_and_outcome_are_not_part_of_it() -> None:
 
 
 def test_importing_does_not_change_the_content(tmp_path: Path, real_data: Path) -> None:
-    found = load([real_data / "mini_swe_agent_v1", real_data / "mini_swe_agent_v2", real_data / "swe_agent"])
+    read = import_trajectories(iter_sources([real_data / "trajectories" / name for name in ("mini_swe_agent_v2", "swe_agent")]))
+    found = [result.trajectory for result in read if isinstance(result, Found)]
     assert len(found) >= 15
     write_jsonl(tmp_path / "all.jsonl", found)
     assert [content_digest(run) for run in load([tmp_path / "all.jsonl"])] == [content_digest(run) for run in found]
