@@ -57,6 +57,10 @@ class DataSection(Section):
         description="Kinds of actions that are targets, in training and validation; see swe_srl.scaffolds.kinds.",
     )
     last_submit: bool = Field(default=True, description="Whether the submit that ends a run is a target.")
+    replay: str | None = Field(
+        default=None,
+        description="Run folder of `swe-srl replay --require …`: training steps that it marked or did not replay are dropped.",
+    )
     max_train_steps: int | None = Field(
         default=None, ge=1, description="Train on this many steps at most, drawn with the seed."
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swe_srl.config import load_recipe
-from swe_srl.environments.run import replay_command
+from swe_srl.environments.run import ReplayOptions, replay_command
 from swe_srl.errors import UserError
 from swe_srl.report.html import write_report
 from swe_srl.training.trainer import RunSummary, train
@@ -54,7 +54,7 @@ def run_quickstart(recipe: Path, out: Path, say: Callable[[str], None]) -> Quick
     loaded = load_recipe(recipe)
     started = time.monotonic()
     say("1/3 building the shipped tasks' images and replaying the shipped demonstrations")
-    replayed = replay_command([TRAJECTORIES], [TASKS], out, None, workers=2, say=say)
+    replayed = replay_command([TRAJECTORIES], [TASKS], out, None, say, ReplayOptions(tests=False, overwrite=True))
     steps = [step for replay in replayed.trajectories for step in replay.steps]
     exact = sum(step.exact for step in steps)
     if replayed.failed or exact < len(steps):

@@ -7,6 +7,7 @@ the folder of real data: any other skip is a failure there.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -67,6 +68,20 @@ def sandbox(client: DockerClient, base_image: str) -> Iterator[DockerSandbox]:
 
     with DockerSandbox.start(client, base_image) as started:
         yield started
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "swe-srl-test", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        lacking(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

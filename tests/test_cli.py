@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -200,20 +201,6 @@ def test_import_that_cannot_be_done(tmp_path: Path, arguments: list[str | Path],
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "swe-srl-test", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_import_onto_a_full_disk(small_disk: Path) -> None:
     (small_disk / "all.jsonl").write_text("what stood there\n")
     status, out, err = _run("import", ROOT / "trajectories", "--to", small_disk / "all.jsonl", "--json")
@@ -224,11 +211,38 @@ def test_import_onto_a_full_disk(small_disk: Path) -> None:
 
 
 def test_a_run_folder_on_a_full_disk(client: DockerClient, base_image: str, small_disk: Path, tasks: Path) -> None:
-    (small_disk / "filler").write_bytes(b"x" * 60_000)
-    write_jsonl(tasks.parent / "run.jsonl", [_trajectory("a", command="head -c 90000 /dev/zero | tr '\\0' x")])
-    status, out, err = _run("replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", small_disk / "run")
-    assert (status, out) == (1, "")
-    assert err.splitlines()[-1].startswith("error: the disk is full (")
+    """What does not fit is reported and printed; the others are kept, and not run again once there is room."""
+    (small_disk / "filler").write_bytes(b"x" * 40_000)
+    noisy = _trajectory("noisy", command="head -c 90000 /dev/zero | tr '\\0' x")
+    write_jsonl(tasks.parent / "run.jsonl", [_trajectory("a"), noisy, _trajectory("z")])
+    arguments = (
+        "replay",
+        tasks.parent / "run.jsonl",
+        "--tasks",
+        tasks,
+        "--out",
+        small_disk / "run",
+        "--workers",
+        "1",
+        "--json",
+    )
+    status, out, err = _run(*arguments)
+    results = small_disk / "run" / "replay.jsonl"
+    reason = f"its result could not be written to {results}: No space left on device"
+    assert status == 1
+    report = _one_object(out)
+    assert [(row["id"], row["steps"]) for row in report["trajectories"]] == [("a", 1), ("noisy", 1), ("z", 1)]
+    assert report["failed"][0] == {"id": "noisy", "reason": reason}
+    assert f"error: noisy: {reason}" in err
+    written = results.read_bytes()
+    assert [json.loads(line)["id"] for line in written.splitlines()] == ["a", "z"]
+
+    subprocess.run(["mount", "-o", "remount,size=2m", str(small_disk)], check=True)
+    status, out, err = _run(*arguments)
+    assert (status, _one_object(out)["failed"]) == (0, [])
+    assert "2 of 3 trajectories are replayed already" in err
+    assert results.read_bytes().startswith(written)
+    assert [json.loads(line)["id"] for line in results.read_bytes().splitlines()] == ["a", "z", "noisy"]
 
 
 # replay
@@ -248,11 +262,18 @@ def test_replay_of_what_ships(client: DockerClient, base_image: str, tmp_path: P
         11,
         True,
     )
+    tests = {"resolved": True, "fail_to_pass": 4, "pass_to_pass": 15, "failing": [], "reason": None}
+    assert {key: row["tests"][key] for key in tests} == tests
+    total = report["overall"]
+    assert (total["trajectories"], total["exact"], total["submissions_equal"], total["resolved"]) == (1, 11, 1, 1)
     assert json.loads((tmp_path / "run" / "replay.json").read_text()) == report
     assert (tmp_path / "run" / "differences.jsonl").read_text() == ""
-    status, out, _ = _run("replay", SHIPPED, "--tasks", "environments/ttlbox-expiry-edge", "--out", tmp_path / "run")
+    status, out, err = _run("replay", SHIPPED, "--tasks", "environments/ttlbox-expiry-edge", "--out", tmp_path / "run")
     assert status == 0
+    assert "1 of 1 trajectories are replayed already" in err
     assert "ttlbox-expiry-edge-demonstration │ 11    │ 11" in out
+    [totals] = [line for line in out.splitlines() if "all 1" in line]
+    assert [cell.strip() for cell in totals.split("│")[2:6]] == ["11", "11", "11", "11"]
 
 
 def test_replay_without_a_daemon(tmp_path: Path) -> None:
@@ -355,6 +376,97 @@ def test_a_replay_that_is_interrupted(client: DockerClient, base_image: str, tas
     assert err.splitlines()[-1] == "error: interrupted; what was finished is kept, containers of this run are removed"
     assert "Traceback" not in err
     assert _containers_of(client, process.pid) == []
+
+
+def test_a_replay_that_was_killed_goes_on(client: DockerClient, base_image: str, tasks: Path) -> None:
+    """What had ended is not run again, and the result is that of a replay in one go."""
+    runs = [_trajectory("a"), _trajectory("b", command="sleep 4; echo 1"), _trajectory("c", command="echo 2")]
+    write_jsonl(tasks.parent / "run.jsonl", runs)
+    arguments = (
+        "replay",
+        tasks.parent / "run.jsonl",
+        "--tasks",
+        tasks,
+        "--out",
+        tasks.parent / "run",
+        "--workers",
+        "1",
+        "--json",
+    )
+    results = tasks.parent / "run" / "replay.jsonl"
+    process = _start(*arguments)
+    _wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") == 1)
+    process.kill()
+    process.communicate()
+    written = results.read_bytes()
+    results.write_bytes(written + b'{"key": "cut o')
+    status, out, err = _run(*arguments)
+    assert status == 0, err
+    assert "1 of 3 trajectories are replayed already in" in err
+    report = _one_object(out)
+    assert [(row["id"], row["exact"], row["error"]) for row in report["trajectories"]] == [
+        ("a", 1, None),
+        ("b", 1, None),
+        ("c", 0, None),
+    ]
+    assert results.read_bytes().startswith(written)
+    lines = [json.loads(line) for line in results.read_bytes().splitlines()]
+    assert [line["id"] for line in lines] == ["a", "b", "c"]
+    status, out, err = _run(*arguments)
+    assert "3 of 3 trajectories are replayed already" in err
+    assert (status, _one_object(out)) == (0, report)
+
+    write_jsonl(tasks.parent / "run.jsonl", [runs[0], _trajectory("b", command="echo 3"), runs[2]])
+    status, out, err = _run(*arguments)
+    assert "2 of 3 trajectories are replayed already" in err, "another content is another replay"
+    assert [row["exact"] for row in _one_object(out)["trajectories"]] == [1, 0, 0]
+    assert "replayed already" not in _run(*arguments, "--overwrite")[2]
+    assert len(results.read_bytes().splitlines()) == 3
+    assert "replayed already" not in _run(*arguments, "--runtime", "runc")[2], "other options are another replay"
+
+
+def test_steps_after_a_divergence_are_marked(client: DockerClient, base_image: str, tasks: Path) -> None:
+    first, second = _trajectory("good"), _trajectory("bad", command="echo 2")
+    turns = (*second.turns, first.turns[1], first.turns[1])
+    write_jsonl(tasks.parent / "run.jsonl", [first, dataclasses.replace(second, turns=turns)])
+    arguments = ("replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", tasks.parent / "run")
+    status, out, err = _run(*arguments, "--require", "exact", "--json")
+    assert status == 0, err
+    report = _one_object(out)
+    assert [(row["id"], row["steps"], row["exact"], row["marked"]) for row in report["trajectories"]] == [
+        ("bad", 3, 2, 2),
+        ("good", 1, 1, 0),
+    ]
+    assert report["trajectories"][0]["first_difference"] == {"k": 0, "line": 1, "recorded": "1", "replayed": "2"}
+    assert report["overall"]["marked"] == 2
+    marks = [json.loads(line) for line in (tasks.parent / "run" / "marks.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["first"] for row in marks} == {"bad": 1, "good": None}
+    status, out, err = _run(*arguments, "--require", "returncode")
+    assert "2 of 2 trajectories are replayed already" in err, "another requirement judges the same results"
+    assert "bad@0" in out
+    marks = [json.loads(line) for line in (tasks.parent / "run" / "marks.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["first"] for row in marks} == {"bad": None, "good": None}
+    _run(*arguments)
+    assert not (tasks.parent / "run" / "marks.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--require", "similar", "--require similar: expected exact, returncode, or similarity>=X with X from 0 to 1"),
+        ("--runtime", "runsk", "runtime runsk: the Docker daemon has none of this name; it has "),
+    ],
+)
+def test_an_option_of_replay_that_cannot_be_had(
+    client: DockerClient, tasks: Path, option: str, value: str, message: str
+) -> None:
+    write_jsonl(tasks.parent / "run.jsonl", [_trajectory("a"), _trajectory("b")])
+    out_folder = tasks.parent / "run"
+    status, out, err = _run("replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", out_folder, option, value)
+    assert (status, out) == (1, "")
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [err.splitlines()[-1]]
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert not out_folder.exists()
 
 
 # record

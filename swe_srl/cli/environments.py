@@ -149,16 +149,30 @@ def replay(
         Literal["all", "changed", "none"],
         typer.Option(help="Keep the state before every step: an image each, or one where a step changed something."),
     ] = "none",
+    require: Annotated[
+        str | None,
+        typer.Option(help="Mark the steps after one that is not: exact, returncode, or similarity>=X. Training drops them."),
+    ] = None,
+    tests: Annotated[bool, typer.Option(help="After the last step, run the tests of tasks that have some.")] = True,
+    retries: Annotated[int, typer.Option(min=0, help="Begin a trajectory again this often where its sandbox was lost.")] = 1,
+    runtime: Annotated[str | None, typer.Option(help="Container runtime, such as runsc (gVisor) or kata-runtime.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew; otherwise what the run folder holds is not run again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Re-execute trajectories in containers and compare every observation with the recorded one.
 
     Example: swe-srl replay trajectories --tasks environments --json
     """
-    from swe_srl.environments.run import replay_command, replay_table
+    from swe_srl.environments.marks import parse_requirement
+    from swe_srl.environments.run import ReplayOptions, replay_command
+    from swe_srl.environments.sandbox import Limits
+    from swe_srl.report.replays import replay_tables
 
-    report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, workers, say, snapshot)
-    output(as_json, report.to_json(), lambda: replay_table(report))
+    options = ReplayOptions(
+        workers, snapshot, parse_requirement(require) if require else None, retries, tests, Limits(runtime=runtime), overwrite
+    )
+    report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, say, options)
+    output(as_json, report.to_json(), lambda: replay_tables(report.to_json()))
     report_failures(report.failed, "id")
 
 

@@ -24,7 +24,7 @@ from docker.types import Ulimit
 from requests.exceptions import RequestException
 
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
-from swe_srl.environments.sandbox import Limits, SandboxLost, Snapshot
+from swe_srl.environments.sandbox import Limits, SandboxLost, SandboxUnavailable, Snapshot
 from swe_srl.environments.shell import Shell, ShellResult, first_line
 from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import CommandResult
@@ -84,7 +84,34 @@ def docker_errors(what: str) -> Iterator[None]:
             ) from error
         if isinstance(error, OSError) and not isinstance(error, DockerException | ConnectionError | RequestException):
             raise
-        raise UserError(f"{what}: the Docker daemon failed ({message}); is it still running? See `swe-srl doctor`") from error
+        raise SandboxUnavailable(
+            f"{what}: the Docker daemon failed ({message}); is it still running? See `swe-srl doctor`"
+        ) from error
+
+
+def check_runtime(client: docker.DockerClient, name: str) -> None:
+    """Raises UserError where the daemon has no container runtime of this name."""
+    with docker_errors(f"runtime {name}"):
+        known = sorted(client.info().get("Runtimes") or {})
+    if name not in known and not name.startswith("io.containerd."):  # such a name is looked up when a container starts
+        raise UserError(
+            f"runtime {name}: the Docker daemon has none of this name; it has {', '.join(known)}. Install it and name it under "
+            "`runtimes` in /etc/docker/daemon.json"
+        )
+
+
+def wait_for_daemon(client: docker.DockerClient, stopping: threading.Event, seconds: float = 60.0) -> bool:
+    """Wait until the daemon answers, as it does some time after it was restarted. False once `stopping` is set."""
+    end = time.monotonic() + seconds
+    while not stopping.is_set():
+        try:
+            client.ping()
+            return True
+        except (APIError, DockerException, OSError):
+            if time.monotonic() > end:
+                return True  # the next attempt says what is wrong
+            stopping.wait(0.5)
+    return False
 
 
 @contextlib.contextmanager
@@ -128,9 +155,12 @@ class DockerSandbox:
     def start(cls, client: docker.DockerClient, image: str, limits: Limits | None = None) -> DockerSandbox:
         """Create and start a container of `image` and hold a shell open in it.
 
-        Raises UserError where the image is missing, has no bash and python3, or the daemon fails.
+        Raises UserError where the image or the runtime is missing; of its kind SandboxUnavailable where the image has no bash
+        and python3, or the daemon fails.
         """
         limits = limits or Limits()
+        if limits.runtime:
+            check_runtime(client, limits.runtime)
         with docker_errors(f"image {image}"):
             attributes = client.images.get(image).attrs
             workdir = attributes["Config"]["WorkingDir"] or "/"
@@ -155,6 +185,7 @@ class DockerSandbox:
                 ],
                 ipc_mode="private",
                 hostname="testbed",
+                runtime=limits.runtime,
                 labels={RUN_LABEL: RUN_ID},
             )
             sandbox = cls(container, limits, workdir, len(attributes["RootFS"]["Layers"]))
@@ -163,7 +194,9 @@ class DockerSandbox:
                 sandbox._shell.connect()
             except SandboxLost as error:
                 remove_container(container)
-                raise UserError(f"image {image}: no shell can be held open in it, it needs bash and python3 ({error})") from error
+                raise SandboxUnavailable(
+                    f"image {image}: no shell can be held open in it, it needs bash and python3 ({error})"
+                ) from error
             except BaseException:
                 remove_container(container)
                 raise

@@ -52,6 +52,11 @@ def passed_tests(output: str) -> frozenset[str]:
     return frozenset(name for status, name in found if status in _PASSING) - broken
 
 
+def can_grade(task: Task) -> bool:
+    """Whether the task names tests that fail before the fix, brings them, and says how they are run."""
+    return bool(task.test_command and task.fail_to_pass and task.test_patch)
+
+
 def run_tests(sandbox: Sandbox, task: Task, timeout: float = 600.0) -> TestOutcome:
     """Apply the task's test patch, run its test command and read pytest's `-rA` summary.
 

@@ -1,13 +1,14 @@
 """Re-execute a trajectory in a container and compare every observation with the recorded one.
 
-Invariant: the comparison is stated, never loosened: raw texts, texts after the named rules of `normalise`, and texts whose
-lines are sorted besides are three counts. What could not be executed is a failure with its reason, not a mismatch.
+Invariant: what could not be executed is a failure with its reason, not a mismatch; the steps before it are kept, and one
+trajectory's failure holds up no other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -15,73 +16,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import docker
-from cydifflib import SequenceMatcher
 
-from swe_srl.environments.docker import DockerSandbox, pool_of_containers
-from swe_srl.environments.normalise import normalise, unordered
-from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost
+from swe_srl.environments.docker import DockerSandbox, pool_of_containers, wait_for_daemon
+from swe_srl.environments.fidelity import StepReplay, Tested, TrajectoryReplay, compare, overall
+from swe_srl.environments.grading import can_grade, run_tests
+from swe_srl.environments.normalise import normalise
+from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost, SandboxUnavailable
+from swe_srl.environments.shell import first_line
 from swe_srl.environments.snapshots import SnapshotMap
+from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
 from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import Action, CommandResult, Observation, Scaffold, ToolCall
 from swe_srl.trajectories.model import Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class StepReplay:
-    """One action executed again, beside its recording."""
-
-    k: int
-    exact_raw: bool
-    """The texts are equal as they are."""
-    exact: bool
-    """They are equal after normalisation."""
-    exact_unordered: bool
-    """They are equal after normalisation and sorting of lines."""
-    similarity_raw: float
-    similarity: float
-    """2M/T of the normalised texts, in [0, 1]."""
-    returncode: int | None
-    recorded_returncode: int | None
-    seconds: float
-    recorded: str | None = None
-    """The two texts, kept where they differ after normalisation."""
-    replayed: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrajectoryReplay:
-    """All steps of one trajectory."""
-
-    id: str
-    task_id: str
-    steps: tuple[StepReplay, ...]
-    seconds: float
-    submission_equal: bool | None
-    """The final patch equals the recorded one; None where either is missing."""
-    error: str | None = None
-    """Why the replay stopped early."""
-
-    def summary(self) -> dict[str, Any]:
-        """Counts over the steps, as `swe-srl replay --json` prints them."""
-        compared = [step for step in self.steps if step.recorded_returncode is not None]
-        return {
-            "id": self.id,
-            "task": self.task_id,
-            "steps": len(self.steps),
-            "exact": sum(step.exact for step in self.steps),
-            "exact_raw": sum(step.exact_raw for step in self.steps),
-            "exact_unordered": sum(step.exact_unordered for step in self.steps),
-            "return_codes_matched": sum(step.returncode == step.recorded_returncode for step in compared),
-            "return_codes_compared": len(compared),
-            "mean_similarity": _mean([step.similarity for step in self.steps]),
-            "mean_similarity_raw": _mean([step.similarity_raw for step in self.steps]),
-            "first_difference": next((step.k for step in self.steps if not step.exact), None),
-            "submission_equal": self.submission_equal,
-            "seconds": round(self.seconds, 2),
-            "error": self.error,
-        }
-
 
 # The repository goes to where the recorded run had it; a link stays, for what was installed from the old place.
 _MOVE = 'here=$(pwd); [ -e {to} ] || {{ mkdir -p "$(dirname {to})" && mv "$here" {to} && ln -s {to} "$here"; }}'
@@ -125,26 +72,6 @@ def _refused(scaffold: Scaffold, call: ToolCall, reason: str) -> Observation:
         return Observation(reason, reason, 1)
 
 
-def compare(k: int, recorded: Observation, replayed: Observation, seconds: float) -> StepReplay:
-    """One recorded observation against its replay."""
-    raw = (recorded.compared, replayed.compared)
-    clean = (normalise(raw[0]), normalise(raw[1]))
-    exact = clean[0] == clean[1]
-    return StepReplay(
-        k=k,
-        exact_raw=raw[0] == raw[1],
-        exact=exact,
-        exact_unordered=exact or unordered(clean[0]) == unordered(clean[1]),
-        similarity_raw=_similarity(*raw),
-        similarity=_similarity(*clean),
-        returncode=replayed.returncode,
-        recorded_returncode=recorded.returncode,
-        seconds=seconds,
-        recorded=None if exact else raw[0],
-        replayed=None if exact else raw[1],
-    )
-
-
 def replay_trajectory(
     client: docker.DockerClient,
     image: str,
@@ -152,16 +79,21 @@ def replay_trajectory(
     limits: Limits | None = None,
     on_step: Callable[[], None] = lambda: None,
     snapshots: SnapshotMap | None = None,
+    task: Task | None = None,
 ) -> TrajectoryReplay:
     """Run every step of a trajectory in a fresh sandbox of `image`.
 
     snapshots: where the state before each step, and the one after the last, is kept.
+    task: its tests are run after the last step, where it has a test patch and tests to judge by.
     A sandbox that is lost on the way ends the replay with `error` set; the steps before it are kept.
     """
     started = time.monotonic()
     steps: list[StepReplay] = []
     error: str | None = None
+    lost = False
+    seconds: float | None = None
     submission: str | None = None
+    tests: Tested | None = None
     try:
         scaffold = get_scaffold(trajectory.scaffold)
         with DockerSandbox.start(client, image, limits) as sandbox:
@@ -181,12 +113,31 @@ def replay_trajectory(
                 on_step()
             if snapshots:
                 snapshots.keep(sandbox, trajectory.id, k)
-    except (SandboxLost, UserError) as failure:
+            if trajectory.submission is not None and not (submission or "").strip():
+                submission = _final_patch(sandbox)
+            seconds = time.monotonic() - started
+            if task and can_grade(task):
+                tests = _test(sandbox, task)
+    except (SandboxLost, SandboxUnavailable) as failure:
+        error, lost = str(failure), True
+    except UserError as failure:
         error = str(failure)
+    except OSError as failure:
+        error = f"{failure.filename}: {failure.strerror}" if failure.filename else first_line(failure)
     equal = None
-    if submission is not None and trajectory.submission is not None:
+    if error is None and submission is not None and trajectory.submission is not None:
         equal = normalise(submission) == normalise(trajectory.submission)
-    return TrajectoryReplay(trajectory.id, trajectory.task_id, tuple(steps), time.monotonic() - started, equal, error)
+    return TrajectoryReplay(
+        id=trajectory.id,
+        task_id=trajectory.task_id,
+        steps=tuple(steps),
+        seconds=time.monotonic() - started if seconds is None else seconds,
+        submission_equal=equal,
+        error=error,
+        lost=lost,
+        submission=submission if equal is False else None,
+        tests=tests,
+    )
 
 
 @dataclass(slots=True)
@@ -196,10 +147,23 @@ class ReplayReport:
     trajectories: list[TrajectoryReplay] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     """id and reason of each trajectory that could not be replayed to its end."""
+    marked: dict[str, int] | None = None
+    """By trajectory, how many of its steps come after a divergence; None where nothing was required."""
+
+    def add(self, replay: TrajectoryReplay) -> None:
+        """Count a trajectory in, also under `failed` where it did not reach its end."""
+        self.trajectories.append(replay)
+        self.trajectories.sort(key=lambda replay: replay.id)
+        if replay.error:
+            self.failed.append({"id": replay.id, "reason": replay.error})
 
     def to_json(self) -> dict[str, Any]:
         """What `swe-srl replay --json` prints."""
-        return {"trajectories": [replay.summary() for replay in self.trajectories], "failed": self.failed}
+        rows, total = [replay.summary() for replay in self.trajectories], overall(self.trajectories)
+        if self.marked is not None:
+            rows = [{**row, "marked": self.marked[row["id"]]} for row in rows]
+            total["marked"] = sum(row["marked"] for row in rows)
+        return {"trajectories": rows, "failed": self.failed, "overall": total}
 
     def differences(self) -> Iterator[dict[str, Any]]:
         """Each step whose observation differs after normalisation, with both texts."""
@@ -216,29 +180,86 @@ def replay_all(
     *,
     workers: int = 2,
     on_step: Callable[[], None] = lambda: None,
-    on_done: Callable[[TrajectoryReplay], None] = lambda _: None,
+    on_done: Callable[[Trajectory, TrajectoryReplay], None] = lambda *_: None,
     snapshots: SnapshotMap | None = None,
+    limits: Limits | None = None,
+    retries: int = 1,
+    tasks: Mapping[str, Task] | None = None,
 ) -> ReplayReport:
-    """Replay trajectories over a pool of sandboxes. images: task id → image. Leaves no container behind, even on Ctrl-C."""
+    """Replay trajectories over a pool of sandboxes. Leaves no container behind, even on Ctrl-C.
+
+    images: task id → image.
+    on_step: called once for each step that has been executed, however often it was.
+    on_done: called in this thread as each trajectory ends.
+    retries: how often a trajectory whose sandbox was lost is begun again.
+    tasks: task id → task, whose tests are then run after the last step.
+    """
     report = ReplayReport()
+    stopping = threading.Event()
+
+    def one(trajectory: Trajectory) -> TrajectoryReplay:
+        image, task = images[trajectory.task_id], tasks.get(trajectory.task_id) if tasks else None
+        reached = _Furthest(on_step)
+        best = replay_trajectory(client, image, trajectory, limits, reached.step, snapshots, task)
+        attempts = 1
+        while best.lost and attempts <= retries and wait_for_daemon(client, stopping):
+            attempts += 1
+            reached.restart()
+            latest = replay_trajectory(client, image, trajectory, limits, reached.step, snapshots, task)
+            more = latest.error is None or len(latest.steps) >= len(best.steps)
+            best = latest if more else dataclasses.replace(best, error=latest.error, lost=latest.lost)
+        if best.error and attempts > 1:
+            best = dataclasses.replace(best, error=f"{best.error} (tried {attempts} times)")
+        return dataclasses.replace(best, attempts=attempts)
+
     with pool_of_containers(client, workers) as pool:
-        futures = [
-            pool.submit(replay_trajectory, client, images[trajectory.task_id], trajectory, None, on_step, snapshots)
-            for trajectory in trajectories
-        ]
-        for future in as_completed(futures):
-            replay = future.result()
-            report.trajectories.append(replay)
-            if replay.error:
-                report.failed.append({"id": replay.id, "reason": replay.error})
-            on_done(replay)
-    report.trajectories.sort(key=lambda replay: replay.id)
+        try:
+            futures = {pool.submit(one, trajectory): trajectory for trajectory in trajectories}
+            for future in as_completed(futures):
+                replay = future.result()
+                report.add(replay)
+                on_done(futures[future], replay)
+        except BaseException:
+            stopping.set()
+            raise
     return report
 
 
-def _similarity(a: str, b: str) -> float:
-    return 1.0 if a == b else float(SequenceMatcher(None, a, b, autojunk=False).ratio())
+class _Furthest:
+    """Passes on each step once, though a trajectory may be begun again."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self._on_step = on_step
+        self._at = self._furthest = 0
+
+    def step(self) -> None:
+        self._at += 1
+        if self._at > self._furthest:
+            self._furthest = self._at
+            self._on_step()
+
+    def restart(self) -> None:
+        self._at = 0
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4) if values else 0.0
+# Against the first commit, whatever the run committed, and with an index of its own.
+_FINAL_PATCH = """export GIT_INDEX_FILE=$(mktemp -u /dev/shm/swe-srl-index-XXXXXX)
+cp "$(git rev-parse --git-dir)/index" "$GIT_INDEX_FILE" && git add -A && git diff --cached --no-color \
+"$(git rev-list --max-parents=0 HEAD | tail -n 1)"
+"""
+
+
+def _final_patch(sandbox: Sandbox) -> str | None:
+    """What the run changed in the repository; None where git does not say."""
+    result = sandbox.execute(_FINAL_PATCH, timeout=120)
+    return result.output if result.returncode == 0 else None
+
+
+def _test(sandbox: Sandbox, task: Task) -> Tested:
+    try:
+        outcome = run_tests(sandbox, task)
+    except (UserError, OSError) as error:
+        return Tested(None, 0, len(task.fail_to_pass), 0, len(task.pass_to_pass), reason=str(error))
+    passed = [sum(test in outcome.passed for test in tests) for tests in (task.fail_to_pass, task.pass_to_pass)]
+    of = len(task.fail_to_pass), len(task.pass_to_pass)
+    return Tested(outcome.resolved, passed[0], of[0], passed[1], of[1], tuple(outcome.failing))

@@ -1,30 +1,62 @@
 """What `swe-srl replay` and `swe-srl record` do: match trajectories with tasks, build images, run, and write the run folder.
 
-Invariant: the run folder holds `replay.json` (a summary of each trajectory) and `differences.jsonl` (both texts of every step
-that differs); what could not be replayed is in the report with its reason.
+Invariant: each result is in the run folder's `replay.jsonl` as soon as its trajectory has ended, and is not made again. From
+them come `replay.json` (a summary of each trajectory and of all), `differences.jsonl` (both texts of every step that differs)
+and `marks.jsonl`; what could not be replayed is in the report with its reason.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from swe_srl.environments.docker import check_runtime
+from swe_srl.environments.fidelity import TrajectoryReplay
+from swe_srl.environments.grading import can_grade
 from swe_srl.environments.image import build_image, build_images
+from swe_srl.environments.marks import FILE as MARKS
+from swe_srl.environments.marks import Requirement, mark, write_marks
 from swe_srl.environments.reaper import connect_and_reap
 from swe_srl.environments.record import load_script
 from swe_srl.environments.record import record as run_script
 from swe_srl.environments.replay import ReplayReport, replay_all
-from swe_srl.environments.snapshots import Keep, SnapshotMap
+from swe_srl.environments.results import FILE as RESULTS
+from swe_srl.environments.results import Results, replay_key
+from swe_srl.environments.sandbox import Limits
+from swe_srl.environments.snapshots import Keep, SnapshotMap, kept_whole
 from swe_srl.environments.task import Task, load_tasks
 from swe_srl.errors import UserError
 from swe_srl.trajectories.importing import Found, import_trajectories
 from swe_srl.trajectories.model import Trajectory
 from swe_srl.trajectories.sources import iter_sources
-from swe_srl.trajectories.storage import write_jsonl
+from swe_srl.trajectories.storage import write_jsonl, write_lines
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """How trajectories are replayed."""
+
+    workers: int = 2
+    snapshots: Keep = "none"
+    require: Requirement | None = None
+    """What marks the steps after one that does not meet it."""
+    retries: int = 1
+    """How often a trajectory whose sandbox was lost is begun again."""
+    tests: bool = True
+    """Run the tests of tasks that have some after the last step."""
+    limits: Limits = Limits()
+    overwrite: bool = False
+    """Begin anew, whatever the run folder holds."""
+
+    def decisive(self, task: Task) -> list[Any]:
+        """What of them decides a result: JSON values."""
+        tests = [task.test_command, task.test_patch, task.fail_to_pass, task.pass_to_pass]
+        return [asdict(self.limits), self.snapshots, tests if self.tests and can_grade(task) else None]
 
 
 def replay_command(
@@ -32,9 +64,8 @@ def replay_command(
     task_paths: Sequence[Path],
     out: Path,
     only: Sequence[str] | None,
-    workers: int,
     say: Callable[[str], None],
-    keep: Keep = "none",
+    options: ReplayOptions,
 ) -> ReplayReport:
     """Replay every trajectory in `sources` that has a task. Raises UserError where there is nothing to replay."""
     tasks = load_tasks(task_paths)
@@ -62,8 +93,7 @@ def replay_command(
     if not matched:
         reasons = "; ".join(f"{item['id']}: {item['reason']}" for item in report.failed[:3]) or "no trajectory was found"
         raise UserError(f"nothing to replay: {reasons}")
-    _replay_matched(report, matched, tasks.tasks, workers, say, out, keep)
-    _write_run(out, report)
+    _replay_matched(report, matched, tasks.tasks, out, say, options)
     return report
 
 
@@ -82,20 +112,6 @@ def record_command(script: Path, task_paths: Sequence[Path], to: Path, say: Call
     return trajectory
 
 
-def replay_table(report: ReplayReport) -> Any:
-    """The summaries as a terminal table."""
-    from rich.table import Table
-
-    table = Table("trajectory", "steps", "exact", "raw", "any order", "return codes", "similarity", "patch", "seconds")
-    for replay in report.trajectories:
-        row = replay.summary()
-        codes = f"{row['return_codes_matched']}/{row['return_codes_compared']}"
-        patch = {True: "equal", False: "differs", None: "-"}[row["submission_equal"]]
-        counts = [str(row[key]) for key in ("steps", "exact", "exact_raw", "exact_unordered")]
-        table.add_row(row["id"], *counts, codes, f"{row['mean_similarity']:.4f}", patch, f"{row['seconds']:.1f}")
-    return table
-
-
 def progress_bar() -> Progress:
     """A progress bar on standard error: what, how many of how many, elapsed and remaining time."""
     from rich.console import Console
@@ -108,32 +124,90 @@ def _replay_matched(
     report: ReplayReport,
     matched: list[Trajectory],
     tasks: dict[str, Task],
-    workers: int,
-    say: Callable[[str], None],
     out: Path,
-    keep: Keep,
+    say: Callable[[str], None],
+    options: ReplayOptions,
 ) -> None:
     client = connect_and_reap()
+    if options.limits.runtime:
+        check_runtime(client, options.limits.runtime)
     needed = {trajectory.task_id: tasks[trajectory.task_id] for trajectory in matched}
-    built, failed = build_images(client, list(needed.values()), say, workers)
+    built, failed = build_images(client, list(needed.values()), say, options.workers)
     report.failed += [{"id": name, "reason": reason} for name, reason in failed.items()]
     ready = [trajectory for trajectory in matched if trajectory.task_id in built]
     images = {name: image.tag for name, image in built.items()}
-    snapshots = SnapshotMap(client, out, keep)
-    with progress_bar() as progress:
-        bar = progress.add_task("replaying steps", total=sum(1 for trajectory in ready for _ in trajectory.steps()))
-        advance = lambda: progress.advance(bar)  # noqa: E731
-        done = replay_all(client, images, ready, workers=workers, on_step=advance, snapshots=snapshots)
-    report.trajectories += done.trajectories
-    report.failed += done.failed
+    keys = [
+        replay_key(trajectory, images[trajectory.task_id], options.decisive(needed[trajectory.task_id])) for trajectory in ready
+    ]
+    with Results(out, overwrite=options.overwrite) as results:
+        (out / MARKS).unlink(missing_ok=True)  # those of this replay come at its end
+        states = kept_whole(client, out) if options.snapshots != "none" else {}
+        done, waiting = [], []
+        for trajectory, key in zip(ready, keys, strict=True):
+            kept = options.snapshots == "none" or states.get(trajectory.id) == sum(1 for _ in trajectory.steps()) + 1
+            if key in results.finished and kept:
+                done.append((trajectory, results.finished[key]))
+            else:
+                waiting.append((trajectory, key))
+        if done:
+            say(f"{len(done)} of {len(ready)} trajectories are replayed already in {out}; --overwrite begins anew")
+
+        def keep(trajectory: Trajectory, replay: TrajectoryReplay) -> None:
+            done.append((trajectory, replay))
+            try:
+                results.append(key_of[id(trajectory)], replay)
+            except OSError as error:
+                unwritten = f"its result could not be written to {out / RESULTS}: {error.strerror}"
+                report.failed.append({"id": trajectory.id, "reason": unwritten})
+
+        key_of = {id(trajectory): key for trajectory, key in waiting}
+        snapshots = SnapshotMap(client, out, options.snapshots, {trajectory.id for trajectory, _ in done})
+        with progress_bar() as progress:
+            bar = progress.add_task("replaying steps", total=sum(1 for run, _ in waiting for _ in run.steps()))
+            replay_all(
+                client,
+                images,
+                [trajectory for trajectory, _ in waiting],
+                workers=options.workers,
+                on_step=lambda: progress.advance(bar),
+                on_done=keep,
+                snapshots=snapshots,
+                limits=options.limits,
+                retries=options.retries,
+                tasks=needed if options.tests else None,
+            )
+    done.sort(key=lambda pair: pair[0].id)
+    for _, replay in done:
+        report.add(replay)
+    _write_run(out, report, done, options.require, say)
 
 
-def _write_run(out: Path, report: ReplayReport) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "replay.json").write_text(json.dumps(report.to_json(), indent=1))
-    with (out / "differences.jsonl").open("w") as file:
-        for difference in report.differences():
-            file.write(json.dumps(difference, ensure_ascii=False) + "\n")
+def _write_run(
+    out: Path,
+    report: ReplayReport,
+    done: Sequence[tuple[Trajectory, TrajectoryReplay]],
+    require: Requirement | None,
+    say: Callable[[str], None],
+) -> None:
+    """What is derived from the results. Where there is no room for it the report says so, and is not lost."""
+    try:
+        if require is not None:
+            marks = [(trajectory, mark(replay, require)) for trajectory, replay in done]
+            report.marked = {
+                trajectory.id: 0 if found.first is None else sum(1 for _ in trajectory.steps()) - found.first
+                for trajectory, found in marks
+            }
+            write_marks(out, marks)
+            if require.name == "returncode" and (unseen := _without_return_code(report)):
+                say(f"{unseen} steps were recorded without a return code, and are taken to meet `returncode`")
+        write_lines(out / "differences.jsonl", map(json.dumps, report.differences()))
+        write_lines(out / "replay.json", [json.dumps(report.to_json(), indent=1)])
+    except OSError as error:
+        report.failed.append({"id": str(out), "reason": f"the summary could not be written: {error.strerror}"})
+
+
+def _without_return_code(report: ReplayReport) -> int:
+    return sum(step.recorded_returncode is None for replay in report.trajectories for step in replay.steps)
 
 
 def _names(paths: Sequence[Path | str]) -> str:

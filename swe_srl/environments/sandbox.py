@@ -10,11 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import CommandResult
 
 
 class SandboxLost(Exception):
     """The container is gone or no longer answers; its state cannot be used any further."""
+
+
+class SandboxUnavailable(UserError):
+    """No sandbox can be had now: the daemon failed, or the container ended as it began. Another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Limits:
     open_files: int = 4096
     output_bytes: int = 10 * 1024**2
     """Output kept of one command; the rest is drained and counted."""
+    runtime: str | None = None
+    """The container runtime, such as `runsc` (gVisor) or `kata-runtime`; None for the daemon's own default."""
 
 
 @dataclass(frozen=True, slots=True)

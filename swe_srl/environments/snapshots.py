@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 import docker
 
-from swe_srl.environments.docker import docker_errors, remove_image, snapshot_image
+from swe_srl.environments.docker import SNAPSHOTS, docker_errors, remove_image, snapshot_image
 from swe_srl.environments.sandbox import Sandbox, Snapshot
 from swe_srl.errors import UserError
+from swe_srl.trajectories.storage import write_lines
 
 FILE = "snapshots.jsonl"
 Keep = Literal["all", "changed", "none"]
@@ -25,24 +27,28 @@ Keep = Literal["all", "changed", "none"]
 class SnapshotMap:
     """Written by a replay, one line a step. Threads may share it, each with its own trajectory."""
 
-    def __init__(self, client: docker.DockerClient, folder: Path, keep: Keep) -> None:
+    def __init__(self, client: docker.DockerClient, folder: Path, keep: Keep, finished: Collection[str] = ()) -> None:
         """Start a new map in a run folder. The images of a former one are removed: nothing would name them any more.
 
+        finished: trajectories whose part of the former map stays.
         With `none` nothing is written and a former map stays.
         """
         self._client, self._file, self._keep = client, folder / FILE, keep
         self._last: dict[str, Snapshot] = {}
         self._lock = threading.Lock()
         if keep != "none" and self._file.exists():
-            for image in {image for steps in read_map(self._file).values() for image in steps.values()}:
-                with docker_errors(f"snapshot {image}"):
-                    remove_image(client, image)
-            self._file.unlink()
+            self._drop(read_map(self._file).keys() - finished)
 
     def keep(self, sandbox: Sandbox, trajectory: str, k: int) -> None:
-        """Keep the state before step k. Called for k = 0, 1, 2 … of a trajectory in its one sandbox."""
+        """Keep the state before step k. Called for k = 0, 1, 2 … of a trajectory in its one sandbox.
+
+        k = 0 a second time begins the trajectory again: what was kept of it is removed.
+        """
         if self._keep == "none":
             return
+        if k == 0 and self._last.pop(trajectory, None):
+            with self._lock:
+                self._drop({trajectory})
         name = f"{trajectory}@{k}"
         self._write(trajectory, k, snapshot_image(name))
         snapshot, last = sandbox.snapshot(name), self._last.get(trajectory)
@@ -57,7 +63,16 @@ class SnapshotMap:
         with self._lock:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"trajectory": trajectory, "k": k, "image": image}) + "\n")
+                file.write(_line(trajectory, k, image))
+
+    def _drop(self, trajectories: Collection[str]) -> None:
+        """Remove the images of some trajectories, then their lines."""
+        former = read_map(self._file)
+        for image in {image for name in trajectories for image in former.get(name, {}).values()}:
+            with docker_errors(f"snapshot {image}"):
+                remove_image(self._client, image)
+        kept = ((name, *item) for name, steps in former.items() if name not in trajectories for item in steps.items())
+        write_lines(self._file, (_line(*row).rstrip() for row in kept))
 
 
 def read_map(file: Path) -> dict[str, dict[int, str]]:
@@ -71,6 +86,20 @@ def read_map(file: Path) -> dict[str, dict[int, str]]:
             if line.endswith("\n"):
                 raise UserError(f"{file}:{number}: not a line of a snapshot map: {error}") from error
     return found
+
+
+def kept_whole(client: docker.DockerClient, folder: Path) -> dict[str, int]:
+    """How many states each trajectory of a run folder has, for those none of whose images has been removed since."""
+    file = folder / FILE
+    if not file.exists():
+        return {}
+    with docker_errors("listing snapshots"):
+        there = {tag for image in client.api.images(SNAPSHOTS) for tag in image["RepoTags"] or ()}
+    return {name: len(steps) for name, steps in read_map(file).items() if there.issuperset(steps.values())}
+
+
+def _line(trajectory: str, k: int, image: str) -> str:
+    return json.dumps({"trajectory": trajectory, "k": k, "image": image}) + "\n"
 
 
 def find_snapshot(folder: Path, step: str) -> str:

@@ -13,9 +13,11 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from swe_srl.config import DataSection, PromptSection, Recipe
+from swe_srl.environments.marks import Marks
 from swe_srl.errors import UserError
 from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
@@ -89,6 +91,8 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     dataset, held_out = Dataset([], []), Dataset([], [])
     train_steps = _targets(steps_of(train), recipe.data, dataset.dropped)
     validation_steps = _targets(steps_of(validation), recipe.data, held_out.dropped)
+    if recipe.data.replay is not None:
+        train_steps = _vouched_for(train_steps, Marks(Path(recipe.data.replay)), dataset.dropped)
     limits = recipe.data.max_train_steps, recipe.data.max_validation_steps
     total = _wanted(train_steps, limits[0]) + _wanted(validation_steps, limits[1])
     done = itertools.count(1)
@@ -251,6 +255,13 @@ def _target_ids(step: Step, tokenizer: Any, dropped: Counter[str]) -> Sequence[i
     except ValueError:
         dropped["the thought cannot be written (sft only)"] += 1
         return ()
+
+
+def _vouched_for(steps: Sequence[Step], marks: Marks, dropped: Counter[str]) -> list[Step]:
+    """The steps that a replay did not mark; the others are counted under its reasons."""
+    against = [marks.against(step) for step in steps]
+    dropped.update(f"replay: {reason}" for reason in against if reason is not None)
+    return [step for step, reason in zip(steps, against, strict=True) if reason is None]
 
 
 def _wanted(steps: Sequence[Step], limit: int | None) -> int:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from docker import DockerClient
-from tiny import MakeTask
+from tiny import FILES, MakeTask
 
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL
+from swe_srl.environments.fidelity import Tested, compare
 from swe_srl.environments.image import build_image
 from swe_srl.environments.record import Script, record
-from swe_srl.environments.replay import compare, replay_all, replay_trajectory
+from swe_srl.environments.replay import replay_all, replay_trajectory
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.model import Trajectory, Turn
 
@@ -71,6 +72,8 @@ def test_a_recording_replays_exactly(client: DockerClient, recorded: Recorded) -
         "mean_similarity_raw": 1.0,
         "first_difference": None,
         "submission_equal": True,
+        "tests": None,
+        "attempts": 1,
         "error": None,
     }
     assert [(step.k, step.returncode, step.recorded, step.replayed) for step in replay.steps] == [
@@ -92,7 +95,7 @@ def test_what_differs_is_counted_and_shown(client: DockerClient, recorded: Recor
         "exact": 1,
         "exact_raw": 1,
         "exact_unordered": 2,
-        "first_difference": 0,
+        "first_difference": {"k": 0, "line": 1, "recorded": "a\nb\nc", "replayed": "b\na\nc"},
     }
     # "b a c" against "a b c": 2·3 of 5 + 5 characters are not matched but 3 are; "…1" against "…2": all but one.
     [first, second, third] = report.trajectories[0].steps
@@ -147,6 +150,71 @@ def test_a_call_that_the_interface_does_not_have_is_answered(client: DockerClien
         assert [(step.exact, step.replayed, step.returncode) for step in replay.steps] == [(True, None, 1)]
 
 
+def test_the_final_patch_of_a_run_that_does_not_print_it(client: DockerClient, recorded: Recorded) -> None:
+    """Against the first commit: what the run committed counts, what it put into the index does not change the result."""
+    image, trajectory = recorded
+    commands = "echo TWO = 2 >> tiny/__init__.py; git commit -qam two", "echo new > new; git add new; rm run.sh"
+    patch = (
+        "diff --git a/new b/new\nnew file mode 100644\nindex 0000000..3e75765\n--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+new\n"
+        "diff --git a/run.sh b/run.sh\ndeleted file mode 100644\nindex 5bd7bd5..0000000\n--- a/run.sh\n+++ /dev/null\n"
+        "@@ -1 +0,0 @@\n-echo run\ndiff --git a/tiny/__init__.py b/tiny/__init__.py\nindex ad9f4de..3f9e333 100644\n"
+        "--- a/tiny/__init__.py\n+++ b/tiny/__init__.py\n@@ -1 +1,2 @@\n ONE = 1\n+TWO = 2\n"
+    )
+    turns = tuple(_bash(command, "") for command in commands)
+    run = dataclasses.replace(trajectory, turns=turns, submission=patch)
+    replay = replay_trajectory(client, image, run)
+    assert (replay.submission_equal, replay.submission) == (True, None)
+    other = replay_trajectory(client, image, dataclasses.replace(run, submission=patch.replace("+TWO", "+ZWO")))
+    assert other.submission_equal is False
+    assert (other.submission or "").endswith("+TWO = 2\n")
+
+
+_RUNNER = """\
+echo '=== short test summary info ==='
+for file in checks/*; do sh $file && echo "PASSED $file" || echo "FAILED $file - no"; done
+"""
+_TEST_PATCH = "--- /dev/null\n+++ b/checks/new\n@@ -0,0 +1 @@\n+grep -q 'ONE = 2' tiny/__init__.py\n"
+
+
+def test_the_tests_of_the_task_after_the_last_step(client: DockerClient, base_image: str, make_task: MakeTask) -> None:
+    files = {**FILES, "run_tests.sh": _RUNNER, "checks/old": "true\n"}
+    named = {"fail_to_pass": ["checks/new"], "pass_to_pass": ["checks/old"]}
+    task = make_task(files, test_command="sh run_tests.sh", test_patch=_TEST_PATCH, **named)
+    commands = {
+        "fixed": "echo ONE = 2 > tiny/__init__.py; ls checks",
+        "broken": "echo ONE = 2 > tiny/__init__.py; ls checks; echo false > checks/old",
+        "idle": "ls checks",
+        "own": "ls checks; touch checks/new",
+    }
+    runs = [Trajectory(name, task.id, "swe-agent", "test", (_bash(command, "old"),)) for name, command in commands.items()]
+    image = {task.id: build_image(client, task).tag}
+    report = replay_all(client, image, runs, tasks={task.id: task})
+    assert [(replay.id, replay.steps[0].exact, replay.error) for replay in report.trajectories] == [
+        ("broken", True, None),
+        ("fixed", True, None),
+        ("idle", True, None),
+        ("own", True, None),
+    ]
+    broken, fixed, idle, own = (replay.tests for replay in report.trajectories)
+    assert broken == Tested(False, 1, 1, 0, 1, ("checks/old",))
+    assert fixed == Tested(True, 1, 1, 1, 1)
+    assert idle == Tested(False, 0, 1, 1, 1, ("checks/new",))
+    assert own is not None
+    assert (own.resolved, own.fail_to_pass) == (None, 0)
+    assert own.reason == f"task {task.id}: its test patch does not apply: error: checks/new: already exists in working directory"
+    total = report.to_json()["overall"]
+    assert {key: total[key] for key in ("resolved", "tested", "fail_to_pass", "fail_to_pass_of", "pass_to_pass")} == {
+        "resolved": 1,
+        "tested": 3,
+        "fail_to_pass": 2,
+        "fail_to_pass_of": 4,
+        "pass_to_pass": 2,
+    }
+    untested = [task.model_copy(update=change) for change in ({"test_patch": None}, {"fail_to_pass": ()}, {"test_command": ""})]
+    for other in untested:
+        assert replay_trajectory(client, image[task.id], runs[0], task=other).tests is None
+
+
 def test_several_calls_of_one_action(client: DockerClient, recorded: Recorded) -> None:
     image, trajectory = recorded
     calls = tuple(ToolCall("bash", {"command": command}) for command in ("echo one", "cd /tmp", "pwd; exit 3"))
@@ -161,11 +229,6 @@ def test_what_the_trajectory_says_of_its_commands(client: DockerClient, recorded
     named = {"environment": {"PAGER": "more", "MINE": "1"}, "timeout_seconds": 0.5}
     [step] = replay_trajectory(client, image, dataclasses.replace(trajectory, turns=turns, **named)).steps  # type: ignore[arg-type]
     assert step.exact
-
-
-def _kill_containers(client: DockerClient, image: str) -> None:
-    for container in client.containers.list(filters={"label": f"{RUN_LABEL}={RUN_ID}", "ancestor": image}):
-        container.kill()
 
 
 @pytest.mark.parametrize(
@@ -192,23 +255,6 @@ def test_one_that_fails_is_reported_and_the_others_finish(
     assert [(row["steps"], row["exact"], row["error"]) for row in others] == [(3, 3, None)] * 2
 
 
-def test_a_container_killed_from_outside_in_the_middle(client: DockerClient, recorded: Recorded) -> None:
-    image, trajectory = recorded
-    done: list[int] = []
-
-    def kill_after_two() -> None:
-        done.append(1)
-        if len(done) == 2:
-            _kill_containers(client, image)
-
-    report = replay_all(client, {trajectory.task_id: image}, [trajectory], on_step=kill_after_two)
-    [failure] = report.failed
-    assert failure["id"] == trajectory.id
-    assert failure["reason"].startswith("the container no longer answers: ")
-    assert [step.k for step in report.trajectories[0].steps] == [0, 1]
-    assert report.trajectories[0].submission_equal is None
-
-
 def test_an_image_that_has_gone_is_reported(client: DockerClient, recorded: Recorded) -> None:
     _, trajectory = recorded
     report = replay_all(client, {trajectory.task_id: "swe-srl/task:none"}, [trajectory])
@@ -220,7 +266,7 @@ def test_an_error_of_the_caller_leaves_no_container(client: DockerClient, record
     long = _with_turns(trajectory, _bash("sleep 60", ""))
     finished: Sequence[Trajectory] = [dataclasses.replace(trajectory, id="short")]
 
-    def stop(_: object) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from swe_srl.environments.replay import ReplayReport, TrajectoryReplay, compare
+from swe_srl.environments.fidelity import TrajectoryReplay, compare
+from swe_srl.environments.replay import ReplayReport
 from swe_srl.errors import UserError
 from swe_srl.report.differences import pieces
 from swe_srl.report.html import charts, duration, write_report
