@@ -76,6 +76,10 @@ def test_every_scaffold_s_tools_are_there_and_can_be_run(client: DockerClient, m
         "/usr/local/bin/str_replace_editor",
         "/usr/local/bin/str_replace_editor.py",
         "/usr/local/bin/submit",
+        *(
+            f"/usr/local/lib/swe-srl/{name}"
+            for name in ("lint.py", "openhands_editor.py", "run", "search.py", "windowed.py", "windowed.sh", "windowed_0.py")
+        ),
     ]
     with DockerSandbox.start(client, build_image(client, make_task()).tag) as sandbox:
         for tool in tools:

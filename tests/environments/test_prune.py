@@ -33,7 +33,7 @@ def make(client: DockerClient, base_image: str, repository: str) -> MakeImage:
 
     def make(name: str, megabytes: int, days: int, parent: str = base_image) -> str:
         write = ["sh", "-c", f"head -c {megabytes * MB} /dev/zero > /{name}"]
-        container = client.containers.create(parent, write, labels={RUN_LABEL: RUN_ID})
+        container = client.containers.create(parent, write, network_mode="none", labels={RUN_LABEL: RUN_ID})
         try:
             container.start()
             container.wait(timeout=60)
@@ -82,7 +82,7 @@ def test_what_others_stand_on_is_counted_once_and_stays_as_long_as_they_do(
 def test_one_that_a_container_was_made_from_stays(client: DockerClient, repository: str, make: MakeImage) -> None:
     used = make("used", 3, days=30)
     make("free", 1, days=1)
-    container = client.containers.create(used, ["true"], labels={RUN_LABEL: RUN_ID})
+    container = client.containers.create(used, ["true"], network_mode="none", labels={RUN_LABEL: RUN_ID})
     try:
         done = prune_images(client, 0, (repository,))
     finally:

@@ -95,8 +95,8 @@ def test_a_sandbox_that_outlives_its_run_is_removed_by_the_command(client: Docke
         "from swe_srl.environments.runs import RUN_ID, RUN_LABEL\n"
         "client = connect()\n"
         "labels = {RUN_LABEL: RUN_ID}\n"
-        "left = [client.containers.create(sys.argv[1], ['true'], labels=labels)]\n"
-        "left += [client.containers.run(sys.argv[1], ['sleep', '600'], labels=labels, detach=True)]\n"
+        "left = [client.containers.create(sys.argv[1], ['true'], network_mode='none', labels=labels)]\n"
+        "left += [client.containers.run(sys.argv[1], ['sleep', '600'], network_mode='none', labels=labels, detach=True)]\n"
         "print(json.dumps([container.id for container in left]), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -125,7 +125,7 @@ def test_nothing_of_a_living_run_is_touched(client: DockerClient, base_image: st
 
 
 def test_what_cannot_be_judged_is_counted_and_stays(client: DockerClient, base_image: str) -> None:
-    container = client.containers.create(base_image, ["true"], labels={RUN_LABEL: f"{os.getpid()}-0a1b2c3d"})
+    container = client.containers.create(base_image, ["true"], network_mode="none", labels={RUN_LABEL: f"{os.getpid()}-0a1b2c3d"})
     try:
         assert reap(client).unknown >= 1
         assert _has_container(client, container.id)

@@ -317,7 +317,7 @@ def test_a_program_that_is_not_there(shared: DockerSandbox) -> None:
 
 
 def test_an_image_without_python_is_refused(client: DockerClient, base_image: str) -> None:
-    container = client.containers.create(base_image, ["rm", "-rf", "/usr/bin/python3", "/usr/bin/python3.11"])
+    container = client.containers.create(base_image, ["rm", "-rf", "/usr/bin/python3", "/usr/bin/python3.11"], network_mode="none")
     try:
         container.start()
         container.wait()
