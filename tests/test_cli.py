@@ -272,8 +272,10 @@ def test_replay_of_what_ships(client: DockerClient, base_image: str, tmp_path: P
     assert status == 0
     assert "1 of 1 trajectories are replayed already" in err
     assert "ttlbox-expiry-edge-demonstration │ 11    │ 11" in out
-    [totals] = [line for line in out.splitlines() if "all 1" in line]
-    assert [cell.strip() for cell in totals.split("│")[2:6]] == ["11", "11", "11", "11"]
+    [row] = [line.split("│") for line in out.splitlines() if "ttlbox" in line]
+    [totals] = [line.split("│") for line in out.splitlines() if "all 1" in line]
+    assert [cell.strip() for cell in totals[2:10]] == [*(cell.strip() for cell in row[2:8]), "1/1", "1/1"]
+    assert [cell.strip() for cell in row[8:10]] == ["equal", "resolved"]
 
 
 def test_replay_without_a_daemon(tmp_path: Path) -> None:

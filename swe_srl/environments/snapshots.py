@@ -46,8 +46,9 @@ class SnapshotMap:
         """
         if self._keep == "none":
             return
-        if k == 0 and self._last.pop(trajectory, None):
+        if k == 0 and trajectory in self._last:
             with self._lock:
+                del self._last[trajectory]
                 self._drop({trajectory})
         name = f"{trajectory}@{k}"
         self._write(trajectory, k, snapshot_image(name))

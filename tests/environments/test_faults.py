@@ -106,7 +106,7 @@ def test_snapshots_of_a_lost_attempt_are_replaced(client: DockerClient, image: s
     try:
         assert (report.failed, report.trajectories[0].attempts) == ([], 2)
         images = read_map(tmp_path / "snapshots.jsonl")["a"]
-        assert (sorted(images), images[0] == images[1], images[1] == images[2]) == ([0, 1, 2, 3, 4], True, False)
+        assert (sorted(images), images[2] == images[3], len(set(images.values()))) == ([0, 1, 2, 3, 4], True, 4)
         assert kept_whole(client, tmp_path) == {"a": 5}
         with DockerSandbox.start(client, images[2]) as fork:
             assert fork.execute("cat one", timeout=20).output == "1\n"
