@@ -15,6 +15,12 @@ def _mini_swe_agent() -> Scaffold:
     return MiniSweAgent()
 
 
+def _mini_swe_agent_2() -> Scaffold:
+    from swe_srl.scaffolds.mini_swe_agent_2 import MiniSweAgent2
+
+    return MiniSweAgent2()
+
+
 def _swe_agent(review: bool) -> Scaffold:
     from swe_srl.scaffolds.swe_agent import SweAgent
 
@@ -35,6 +41,7 @@ def _openhands() -> Scaffold:
 
 _SCAFFOLDS: dict[str, Callable[[], Scaffold]] = {
     "mini-swe-agent": _mini_swe_agent,
+    "mini-swe-agent-2": _mini_swe_agent_2,
     "openhands": _openhands,
     "swe-agent": lambda: _swe_agent(review=False),
     "swe-agent-review": lambda: _swe_agent(review=True),

@@ -41,42 +41,38 @@ _TIMEOUT = re.compile(
     r" <output>\n(.*)\n</output>\nPlease try another command and make sure to avoid those requiring interactive input\.",
     re.DOTALL,
 )
-_SUBMIT = re.compile(rf"(?:^|[\n;&])\s*echo\s+([\"']?)(?:{'|'.join(SUBMIT_MARKERS)})\1\s*(?:$|[\n;&])")
+TOOLS: Sequence[Mapping[str, Any]] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "bash",
+            "description": "Run a bash command. Each command starts in the working directory, in a new shell.",
+            "parameters": {
+                "type": "object",
+                "properties": {"command": {"type": "string", "description": "The command to run."}},
+                "required": ["command"],
+            },
+        },
+    },
+)
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {"PAGER": "cat", "MANPAGER": "cat", "LESS": "-R", "PIP_PROGRESS_BAR": "off", "TQDM_DISABLE": "1"}
+)
 
 
 class MiniSweAgent:
     """mini-swe-agent 1."""
 
     name: str = "mini-swe-agent"
-    tools: Sequence[Mapping[str, Any]] = (
-        {
-            "type": "function",
-            "function": {
-                "name": "bash",
-                "description": "Run a bash command. Each command starts in the working directory, in a new shell.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"command": {"type": "string", "description": "The command to run."}},
-                    "required": ["command"],
-                },
-            },
-        },
-    )
+    tools: Sequence[Mapping[str, Any]] = TOOLS
     persistent_shell: bool = False
-    environment: Mapping[str, str] = MappingProxyType(
-        {"PAGER": "cat", "MANPAGER": "cat", "LESS": "-R", "PIP_PROGRESS_BAR": "off", "TQDM_DISABLE": "1"}
-    )
+    environment: Mapping[str, str] = ENVIRONMENT
     timeout_seconds: float = 60.0
     tool_files: Sequence[ToolFile] = ()
 
     def command(self, call: ToolCall) -> str:
         """The command itself. Raises ValueError for another tool or other arguments than one text `command`."""
-        if call.name != "bash":
-            raise ValueError(f"mini-swe-agent has one tool, bash; found {call.name!r}")
-        command = call.arguments.get("command")
-        if not isinstance(command, str) or len(call.arguments) != 1:
-            raise ValueError(f"bash takes one text argument, command; found {dict(call.arguments)!r}")
-        return command
+        return bash_command(call)
 
     def observe(self, call: ToolCall, result: CommandResult) -> Observation:
         """What the agent sees for a result; `extra` says `timed_out`, `submitted` or the number of `elided_chars`.
@@ -91,30 +87,18 @@ class MiniSweAgent:
                 "Please try another command and make sure to avoid those requiring interactive input."
             )
             return Observation(text, result.output, None, {"timed_out": True})
-        # mini-swe-agent reads a finished command's output with universal newlines, that of a killed one as it is.
-        output = result.output.replace("\r\n", "\n").replace("\r", "\n")
-        submitted = submission(output)
+        submitted = submission(output := text_mode(result.output))
         if submitted is not None:
             return Observation(submitted, submitted, result.returncode, {"submitted": True})
-        head = f"<returncode>{result.returncode}</returncode>\n"
-        if len(output) < LIMIT:
-            return Observation(f"{head}<output>\n{output}</output>", output, result.returncode)
-        elided = len(output) + result.dropped_bytes - LIMIT
-        text = (
-            f"{head}{_WARNING}<output_head>\n{output[:SHOWN]}\n</output_head>\n"
-            f"<elided_chars>\n{elided} characters elided\n</elided_chars>\n<output_tail>\n{output[-SHOWN:]}\n</output_tail>"
-        )
-        return _elided(text, output[:SHOWN], elided, output[-SHOWN:], result.returncode)
+        return shown(output, result.returncode, result.dropped_bytes)
 
     def parse_observation(self, text: str) -> Observation:
         """Read back a recorded observation; `extra` says `timed_out`, `format_error` or the number of `elided_chars`.
 
         A text of none of the known forms (a submission is one) comes back with output and return code None.
         """
-        if match := _LONG.fullmatch(text):
-            return _elided(text, match[2], int(match[3]), match[4], int(match[1]))
-        if match := _SHORT.fullmatch(text):
-            return Observation(text, match[2], int(match[1]))
+        if seen := read_shown(text):
+            return seen
         if match := _TIMEOUT.fullmatch(text):
             return Observation(text, match[1], None, {"timed_out": True})
         return Observation(text, extra={"format_error": True} if text.startswith(FORMAT_ERROR) else {})
@@ -136,14 +120,60 @@ class MiniSweAgent:
 
         The run really ends only when the marker comes out first: then `observe` says `submitted`.
         """
-        command = call.arguments.get("command")
-        return call.name == "bash" and isinstance(command, str) and bool(_SUBMIT.search(command))
+        return echoes(SUBMIT_MARKERS, call)
 
 
-def submission(output: str) -> str | None:
+def bash_command(call: ToolCall) -> str:
+    """The command of a `bash` call. Raises ValueError for another tool or other arguments than one text `command`."""
+    if call.name != "bash":
+        raise ValueError(f"mini-swe-agent has one tool, bash; found {call.name!r}")
+    command = call.arguments.get("command")
+    if not isinstance(command, str) or len(call.arguments) != 1:
+        raise ValueError(f"bash takes one text argument, command; found {dict(call.arguments)!r}")
+    return command
+
+
+def echoes(markers: Sequence[str], call: ToolCall) -> bool:
+    """True when the call's command prints one of the markers by an `echo` that is a command of its own."""
+    command = call.arguments.get("command")
+    echo = rf"(?:^|[\n;&])\s*echo\s+([\"']?)(?:{'|'.join(markers)})\1\s*(?:$|[\n;&])"
+    return call.name == "bash" and isinstance(command, str) and bool(re.search(echo, command))
+
+
+def text_mode(output: str) -> str:
+    """A finished command's output as mini-swe-agent reads it, with universal newlines; a killed one's it reads as it is."""
+    return output.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def submission(output: str, markers: Sequence[str] = SUBMIT_MARKERS) -> str | None:
     """What follows the submit marker when it is the first line of `output`, else None."""
     lines = output.lstrip().splitlines(keepends=True)
-    return "".join(lines[1:]) if lines and lines[0].strip() in SUBMIT_MARKERS else None
+    return "".join(lines[1:]) if lines and lines[0].strip() in markers else None
+
+
+def shown(output: str, returncode: int, dropped: int = 0) -> Observation:
+    """A finished command's observation: its whole output, or from `LIMIT` characters on its two ends.
+
+    dropped: bytes of the output that were not kept; they count as elided.
+    """
+    head = f"<returncode>{returncode}</returncode>\n"
+    if len(output) < LIMIT:
+        return Observation(f"{head}<output>\n{output}</output>", output, returncode)
+    elided = len(output) + dropped - LIMIT
+    text = (
+        f"{head}{_WARNING}<output_head>\n{output[:SHOWN]}\n</output_head>\n"
+        f"<elided_chars>\n{elided} characters elided\n</elided_chars>\n<output_tail>\n{output[-SHOWN:]}\n</output_tail>"
+    )
+    return _elided(text, output[:SHOWN], elided, output[-SHOWN:], returncode)
+
+
+def read_shown(text: str) -> Observation | None:
+    """What `shown` made the text from; None for any other text."""
+    if match := _LONG.fullmatch(text):
+        return _elided(text, match[2], int(match[3]), match[4], int(match[1]))
+    if match := _SHORT.fullmatch(text):
+        return Observation(text, match[2], int(match[1]))
+    return None
 
 
 def _elided(text: str, head: str, elided: int, tail: str, returncode: int) -> Observation:

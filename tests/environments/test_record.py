@@ -124,5 +124,5 @@ def test_the_other_scaffold_starts_every_command_afresh(
 
 def test_an_unknown_scaffold(client: DockerClient, make_task: MakeTask) -> None:
     script = Script.model_validate({"task": "t", "scaffold": "other", "steps": [{"thought": "x", "tool": "bash"}]})
-    with pytest.raises(UserError, match="unknown scaffold 'other'; known: mini-swe-agent, openhands, swe-agent, swe-agent-review"):
+    with pytest.raises(UserError, match="unknown scaffold 'other'; known: mini-swe-agent, mini-swe-agent-2, openhands, swe-agent, swe-agent-review"):
         record(client, "none", make_task(), script)

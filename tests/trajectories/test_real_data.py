@@ -84,7 +84,12 @@ def test_mini_swe_agent_2_messages_come_back_byte_for_byte(trajectories: list[Tr
         source = json.loads((real_data / "trajectories" / "mini_swe_agent_v2" / f"{run.id}.traj.json").read_text())
         assert to_messages(run.turns)[:-1] == [called(message) for message in source["messages"][:-1]]
         observed = [message["extra"]["raw_output"] for message in source["messages"] if message["role"] == "tool"]
-        assert [step.turn.observation.output for step in run.steps() if step.turn.observation][:-1] == observed
+        seen = [step.turn.observation for step in run.steps() if step.turn.observation][:-1]
+        for observation, whole in zip(seen, observed, strict=True):
+            elided = observation.extra.get("elided_chars")
+            shown = whole if elided is None else f"{whole[:5000]}\n[{len(whole) - 10_000} characters elided]\n{whole[-5000:]}"
+            assert observation.output == shown
+            assert elided is None or observation.extra["extra"]["raw_output"] == whole
         assert run.submission == list(run.steps())[-1].turn.observation.text  # type: ignore[union-attr]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
-from swe_srl.scaffolds.mini_swe_agent import MiniSweAgent
+from swe_srl.scaffolds.mini_swe_agent_2 import MiniSweAgent2
 from swe_srl.trajectories.chat import Dialect, Said, never_executed, read_turns
 from swe_srl.trajectories.model import Trajectory, Turn
 from swe_srl.trajectories.reader import (
@@ -26,8 +26,7 @@ from swe_srl.trajectories.reader import (
     without,
 )
 
-_OBSERVE = MiniSweAgent().parse_observation
-_ERROR = "Tool call error"
+_OBSERVE = MiniSweAgent2().parse_observation
 
 
 class MiniSweAgent2Reader:
@@ -74,7 +73,7 @@ class MiniSweAgent2Reader:
 def _turns(messages: list[Any]) -> list[Turn]:
     last = messages[-1] if isinstance(messages[-1], dict) else {}
     ended = last.get("role") == "exit"
-    turns = read_turns([_lean(message) for message in (messages[:-1] if ended else messages)], Dialect(_parse, _observe))
+    turns = read_turns([_lean(message) for message in (messages[:-1] if ended else messages)], Dialect(_parse, _OBSERVE))
     turns = [_with_result(turn) for turn in turns]
     if ended:
         turns = _with_exit(turns, last)
@@ -90,10 +89,6 @@ def _parse(text: str, message: Mapping[str, Any]) -> Said:
     return Said(text.split("```", 1)[0], Action(calls))
 
 
-def _observe(text: str) -> Observation:
-    return Observation(text, extra={"format_error": True}) if text.startswith(_ERROR) else _OBSERVE(text)
-
-
 def _with_result(turn: Turn) -> Turn:
     """The turn whose observation has the output and return code that mini-swe-agent keeps beside the text."""
     seen = turn.observation
@@ -106,6 +101,8 @@ def _with_result(turn: Turn) -> Turn:
         return turn
     output, code = kept.get("raw_output"), kept.get("returncode")
     if not isinstance(output, str) or not isinstance(code, int) or isinstance(code, bool):
+        return turn
+    if "elided_chars" in seen.extra:  # the agent saw its two ends, and so does a replay; the whole stays in `extra`
         return turn
     rest = without(kept, ("raw_output", "returncode"))
     return replace(turn, observation=replace(seen, output=output, returncode=code, extra={**seen.extra, "extra": rest}))
