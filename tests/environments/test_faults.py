@@ -151,7 +151,8 @@ class _Daemon:
             "ip6tables": "false",
             "log-level": "warn",
         }
-        argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
+        # In a network of its own: a daemon that is told to have no bridge removes the one of the machine's own daemon.
+        argv = ["unshare", "--net", "dockerd", *(f"--{name}={value}" for name, value in options.items())]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         for _ in range(300):
