@@ -1,21 +1,16 @@
-"""The one typed configuration of a run, read from TOML.
+"""The one typed configuration of a run.
 
-Invariant: a `Recipe` is complete and valid: every option is known, typed and in range, or reading it failed with the file and
-the key named. Paths in a recipe are relative to the current working directory, not to the recipe's file. Nothing here imports
-torch.
+Invariant: a `Recipe` is complete and valid: every option is known, typed and in range. `recipes.py` reads one from TOML. Paths
+in a recipe are relative to the current working directory, not to the recipe's file. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from swe_srl.errors import UserError
 from swe_srl.scaffolds.kinds import KINDS, Kind
 
 
@@ -217,83 +212,6 @@ class Recipe(Section):
         for header, table in tables:
             lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: a TOML file.
-        overrides: `key.sub=value` with a TOML value, applied in order; `stages.0.lr=1e-5` reaches into the list of stages.
-
-    Raises:
-        UserError: the file cannot be read, an override is malformed, or an option is unknown, missing, ill-typed or out of
-            range.
-    """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not TOML: {error}") from error
-    for override in overrides:
-        _apply(data, override)
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
-        raise UserError("\n".join(f"{source}: {_explain(problem)}" for problem in error.errors())) from error
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise UserError(f"override {override!r}: write key.sub=value, for example stages.0.lr=1e-5")
-    try:
-        value = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
-        hint = f"; a text needs quotes: {key}={json.dumps(text.strip())}"
-        raise UserError(f"override {override!r}: {text!r} is not a TOML value{hint}") from error
-    if set(value) != {"value"}:
-        raise UserError(f"override {override!r}: more than one value")
-    node: Any = data
-    for depth, part in enumerate(parts):
-        index: Any = part
-        if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
-                raise UserError(f"override {override!r}: {'.'.join(parts[:depth])} has items 0 to {len(node) - 1}, no {part!r}")
-            index = int(part)
-        elif not isinstance(node, dict):
-            raise UserError(f"override {override!r}: {'.'.join(parts[:depth])} is a value, not a section")
-        if depth == len(parts) - 1:
-            node[index] = value["value"]
-        else:
-            node = node[index] if isinstance(node, list) else node.setdefault(index, {})
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    """One line for one of pydantic's errors: the key as written in the file, what is wrong, and what is known instead."""
-    section: Any = Recipe
-    keys: list[str] = []
-    known: Sequence[str] = ()
-    for part in problem["loc"]:
-        tagged = {"sft": SftStage, "srl": SrlStage}.get(part) if keys[:1] == ["stages"] and len(keys) == 2 else None
-        if tagged is not None:
-            section = tagged
-            continue
-        keys.append(str(part))
-        known = sorted(getattr(section, "model_fields", {}))
-        field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field else None
-    key = ".".join(keys) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown option; known here: {', '.join(known)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], (dict, Section)) else f" (given {problem['input']!r})"
-    return f"{key}: {message[0].lower()}{message[1:]}{given}"
 
 
 def _toml(value: object) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swe_srl.config import load_recipe
 from swe_srl.environments.run import ReplayOptions, replay_command
 from swe_srl.errors import UserError
+from swe_srl.recipes import load_recipe
 from swe_srl.report.html import write_report
 from swe_srl.training.trainer import RunSummary, train
 

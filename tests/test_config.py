@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from swe_srl.config import Recipe, SftStage, SrlStage, load_recipe
+from swe_srl.config import Recipe, SftStage, SrlStage
 from swe_srl.errors import UserError
+from swe_srl.recipes import load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 MINIMAL = """
@@ -124,5 +125,5 @@ def test_every_option_says_what_it_is() -> None:
 
 
 def test_reading_a_recipe_does_not_import_torch() -> None:
-    code = "import sys, swe_srl.config; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, swe_srl.recipes; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

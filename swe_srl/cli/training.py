@@ -36,7 +36,7 @@ def train(
 
     Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
     """
-    from swe_srl.config import load_recipe
+    from swe_srl.recipes import load_recipe
     from swe_srl.report.tables import before_after_table
     from swe_srl.training.trainer import train as run
 

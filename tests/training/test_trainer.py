@@ -12,9 +12,10 @@ from hand_made import trajectory
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swe_srl.config import Recipe, load_recipe
+from swe_srl.config import Recipe
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
+from swe_srl.recipes import load_recipe
 from swe_srl.training import trainer
 from swe_srl.training.folder import RunFolder
 from swe_srl.training.logprobs import sequence_logprobs
