@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from swe_srl.trajectories.importing import Found, import_trajectories
 from swe_srl.trajectories.sources import iter_sources
 
 HERE = Path(__file__).parent
+RECIPES: dict[str, Any] = tomllib.loads((HERE / "fidelity.toml").read_text(encoding="utf-8"))
 COLUMNS = ("trajectory", "steps", "exact", "plain", "return codes", "plain", "similarity", "plain", "what remains different")
 
 
@@ -43,6 +44,18 @@ def changed(row: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> dic
         if "sdist" in change:
             new["source"] = {"sdist": change["sdist"]}
     return new
+
+
+def changed_tasks(data: Path, only: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """The real tasks as fidelity.toml changes them; `only` some, where ids are given."""
+    rows = [json.loads(line) for line in (data / "tasks.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [changed(row, RECIPES["change"]) for row in rows if not only or row["instance_id"] in only]
+
+
+def write_tasks(tasks: Iterable[Mapping[str, Any]], to: Path) -> None:
+    """Write tasks as `swe-srl` reads them."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
 
 
 def compared(plain: Mapping[str, Any], ours: Mapping[str, Any] | None, why: str) -> dict[str, Any]:
@@ -109,11 +122,8 @@ def main() -> int:
     if not (options.data / "tasks.jsonl").is_file():
         print(f"no tasks.jsonl in {options.data}: nothing to measure", file=sys.stderr)
         return 2
-    recipes = tomllib.loads((HERE / "fidelity.toml").read_text(encoding="utf-8"))
-    tasks = [json.loads(line) for line in (options.data / "tasks.jsonl").read_text(encoding="utf-8").splitlines()]
-    tasks = [changed(task, recipes["change"]) for task in tasks if not options.task or task["instance_id"] in options.task]
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+    tasks = changed_tasks(options.data, options.task)
+    write_tasks(tasks, options.out / "tasks.jsonl")
     plain = [run for task in tasks for run in task["trajectories"]]
     files = {run["file"]: str(options.data / "trajectories" / run["file"]) for run in plain}
     ids = {
@@ -131,7 +141,7 @@ def main() -> int:
     )
     ours = {replay.id: replay.summary() for replay in report.trajectories}
     rows = [
-        compared(run, ours.get(ids.get(files[run["file"]], "")), recipes["remains"].get(name(run["file"]), "")) for run in plain
+        compared(run, ours.get(ids.get(files[run["file"]], "")), RECIPES["remains"].get(name(run["file"]), "")) for run in plain
     ]
     print(json.dumps({"trajectories": rows, "failed": report.failed}, indent=1) if options.json else table(rows))
     for failure in report.failed:
