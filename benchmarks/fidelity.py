@@ -24,7 +24,8 @@ from swe_srl.trajectories.sources import iter_sources
 
 HERE = Path(__file__).parent
 RECIPES: dict[str, Any] = tomllib.loads((HERE / "fidelity.toml").read_text(encoding="utf-8"))
-COLUMNS = ("trajectory", "steps", "exact", "plain", "return codes", "plain", "similarity", "plain", "what remains different")
+COUNTS = ("exact", "plain", "any order", "plain", "return codes", "plain", "similarity", "plain")
+COLUMNS = ("trajectory", "steps", *COUNTS, "what remains different")
 
 
 def changed(row: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def compared(plain: Mapping[str, Any], ours: Mapping[str, Any] | None, why: str)
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows in Markdown, with the sums of all."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join(['---'] * len(COLUMNS))} |"]
-    sums = dict.fromkeys(("steps", "exact", "plain steps", "plain exact"), 0)
+    sums = dict.fromkeys(("steps", "exact", "unordered", "plain steps", "plain exact", "plain sorted"), 0)
     for row in rows:
         ours, plain = row["ours"], row["plain"]
         if ours is None:
@@ -87,6 +88,8 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             str(ours["steps"]),
             str(ours["exact"]),
             f"{plain['exact']}/{plain['steps']}",
+            str(ours["exact_unordered"]),
+            str(plain["exact_sorted"]),
             codes,
             plain_codes,
             f"{ours['mean_similarity']:.4f}",
@@ -96,10 +99,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         sums["steps"] += ours["steps"]
         sums["exact"] += ours["exact"]
+        sums["unordered"] += ours["exact_unordered"]
         sums["plain steps"] += plain["steps"]
+        sums["plain sorted"] += plain["exact_sorted"]
         sums["plain exact"] += plain["exact"]
-    total = (str(sums["steps"]), str(sums["exact"]), f"{sums['plain exact']}/{sums['plain steps']}")
-    lines.append(f"| all | {' | '.join(total)} |" + " |" * (len(COLUMNS) - 4))
+    exact = (str(sums["steps"]), str(sums["exact"]), f"{sums['plain exact']}/{sums['plain steps']}")
+    total = (*exact, str(sums["unordered"]), str(sums["plain sorted"]))
+    lines.append(f"| all | {' | '.join(total)} |" + " |" * (len(COLUMNS) - 6))
     return "\n".join(lines)
 
 

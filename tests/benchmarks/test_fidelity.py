@@ -70,9 +70,9 @@ def test_the_table_has_a_row_a_trajectory_and_the_sums(fidelity: ModuleType) -> 
     rows = [fidelity.compared(PLAIN, OURS, "a clock"), fidelity.compared({**PLAIN, "file": "x/b.traj.json"}, None, "")]
     lines = fidelity.table(rows).splitlines()
     assert lines[2:] == [
-        "| lib-1 | 4 | 3 | 2/3 | 2/3 | - | 0.9500 | 0.9000 | a clock |",
-        "| b | not replayed | | | | | | | |",
-        "| all | 4 | 3 | 2/3 | | | | | |",
+        "| lib-1 | 4 | 3 | 2/3 | 4 | 2 | 2/3 | - | 0.9500 | 0.9000 | a clock |",
+        "| b | not replayed | | | | | | | | | |",
+        "| all | 4 | 3 | 2/3 | 4 | 2 | | | | | |",
     ]
 
 
