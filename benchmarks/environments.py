@@ -202,18 +202,8 @@ def replays(client: docker.DockerClient, data: Path, only: Collection[str] | Non
             build_image(client, task, _say)  # building is not part of replaying
         for workers, snapshots in ((1, "none"), (2, "none"), (2, "changed")):
             out = Path(folder) / f"{workers}-{snapshots}"
-            argv = [
-                sys.executable,
-                "-m",
-                "swe_srl.cli",
-                "replay",
-                *files,
-                "--tasks",
-                str(tasks),
-                "--out",
-                str(out),
-                "--no-tests",
-            ]
+            argv = [sys.executable, "-m", "swe_srl.cli", "replay", *files, "--tasks", str(tasks), "--no-tests"]
+            argv += ["--out", str(out), "--workers", str(workers), "--snapshot", snapshots]
             begun = time.perf_counter()
             process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
