@@ -135,7 +135,7 @@ def pool_of_containers(client: docker.DockerClient, workers: int) -> Iterator[Th
 
 def _remove_containers_of_this_run(client: docker.DockerClient) -> None:
     with contextlib.suppress(APIError, DockerException, OSError):
-        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}, ignore_removed=True):
+        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}, sparse=True):
             with contextlib.suppress(APIError):
                 remove_container(container)
 
