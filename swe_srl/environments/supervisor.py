@@ -316,8 +316,11 @@ class Command:
 
 def main() -> None:
     """Serve requests until the host goes away."""
-    with open("/proc/self/comm", "w") as file:  # an agent that kills all Python programs means its own
-        file.write("swe-srl-shell")
+    try:
+        with open("/proc/self/comm", "w") as file:  # an agent that kills all Python programs means its own
+            file.write("swe-srl-shell")
+    except OSError:  # gVisor does not know how
+        pass
     host, leftovers, journal, base = Host(), Leftovers(), Journal(), initial_environment()
     wake, woken = os.pipe()
     os.set_blocking(wake, False)
