@@ -40,5 +40,5 @@ def commit(container: Container, image: str, config: Mapping[str, Any]) -> None:
 
 
 def image_names(image: Mapping[str, Any]) -> list[str]:
-    """The names of a row of the daemon's list of images, as this project gives them: Podman adds `localhost/`."""
-    return [str(name).removeprefix("localhost/") for name in image["RepoTags"] or ()]
+    """The names of a row of the daemon's list of images, as this project gives them: Podman adds where they are from."""
+    return [str(name).removeprefix("localhost/").removeprefix("docker.io/") for name in image["RepoTags"] or ()]
