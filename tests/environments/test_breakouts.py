@@ -286,9 +286,9 @@ def test_the_next_command_runs_after(sandbox: DockerSandbox, attack: str, monkey
 def test_what_a_container_says_of_its_end_has_no_terminal_codes(sandbox: DockerSandbox) -> None:
     script = "#!/bin/sh\nprintf '\\033]0;owned\\007 \\033[31mred' >&2\n"
     sandbox.write_file("/tmp/fake", script.encode())
-    sandbox.execute("chmod 755 /tmp/fake; rm /usr/bin/python3; cp /tmp/fake /usr/bin/python3; kill -9 $PPID; sleep 5", timeout=20)
+    replace = "chmod 755 /tmp/fake; rm /usr/bin/python3; cp /tmp/fake /usr/bin/python3; kill -9 $PPID; sleep 5"
     with pytest.raises(SandboxLost, match=r"^the container no longer answers: \?]0;owned\? \?\[31mred$"):
-        sandbox.execute("true", timeout=5)
+        sandbox.execute(replace, timeout=20)
 
 
 @pytest.fixture(scope="module")
