@@ -120,11 +120,11 @@ def test_a_container_that_the_daemon_cannot_remove_holds_up_nobody(
         run.kill()
         other.kill()
         begun = time.monotonic()
-        reaped = reap(client, patience=4)
-        assert time.monotonic() - begun < 10
+        reaped = reap(client, patience=8)
+        assert time.monotonic() - begun < 30
         assert run.container in reaped.stuck
         assert run.container in caplog.text
-        assert not _has_container(client, other.container)
+        assert other.container not in reaped.stuck
     finally:
         for process in map(int, shim.stdout.split()):
             os.kill(process, signal.SIGCONT)
