@@ -6,6 +6,7 @@ Step k's prompt is the first (k + 1) / N of the trajectory; every answer has the
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def batch(shape: Shape, vocabulary: int, seed: int = 0) -> dict[str, Any]:
         "answers": [[ids(shape.branch) for _ in range(shape.samples)] for _ in range(shape.steps)],
         "advantages": [_centred([rng.gauss(0, 1) for _ in range(shape.samples)]) for _ in range(shape.steps)],
     }
+
+
+def examples_of(made: Mapping[str, Any]) -> list[Any]:
+    """A batch as the engines take it."""
+    from swe_srl.training.logprobs import Example
+
+    return [
+        Example(prompt, answer, advantage)
+        for prompt, answers, advantages in zip(made["prompts"], made["answers"], made["advantages"], strict=True)
+        for answer, advantage in zip(answers, advantages, strict=True)
+    ]
 
 
 def _centred(values: list[float]) -> list[float]:

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cases import MODELS, Shape, batch
+from cases import MODELS, Shape, batch, examples_of
 from process import forget_peak, machine, memory
 
 LR = 1e-6
@@ -136,13 +136,8 @@ def update(way: str, case: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from swe_srl.training.logprobs import Example
-
     model = AutoModelForCausalLM.from_pretrained(case["model"], dtype=torch.float32).train()
-    groups = zip(case["prompts"], case["answers"], case["advantages"], strict=True)
-    examples = [
-        Example(prompt, *pair) for prompt, answers, advantages in groups for pair in zip(answers, advantages, strict=True)
-    ]
+    examples = examples_of(case)
     train = Trainer(way, model, case["tokens"], case["lr"])
     before, norms, seconds = memory("VmRSS"), [], []
     forget_peak()
