@@ -32,8 +32,8 @@ from process import forget_peak, machine, memory
 LR = 1e-6
 DATA = Path(os.environ.get("SWE_SRL_DATA", Path(__file__).parents[2] / "shared" / "data")) / "trajectories"
 UPDATES = {"tiny": Shape(27, 8, 4096, 100), "smollm2": Shape(16, 8, 1024, 48)}
-QUICK_UPDATES = {"tiny": Shape(8, 4, 1024, 50), "smollm2": Shape(4, 4, 256, 24)}
-GROWTH, QUICK_GROWTH = [Shape(n, 8, 4096, 100) for n in (4, 8, 16, 32)], [Shape(n, 4, 1024, 50) for n in (4, 8, 16, 32)]
+QUICK_UPDATES = {"tiny": Shape(8, 4, 1024, 50), "smollm2": Shape(4, 4, 192, 24)}
+GROWTH, QUICK_GROWTH = [Shape(n, 8, 4096, 100) for n in (4, 8, 16, 32)], [Shape(n, 4, 512, 50) for n in (4, 8, 16, 32)]
 WAYS = ("TRL GRPOTrainer", "separate", "tree")
 Row = dict[str, Any]
 
@@ -195,16 +195,17 @@ def real_batch(way: str, case: Mapping[str, Any]) -> dict[str, Any]:
     from swe_srl.policy.prompts import PromptOptions, encode_step
     from swe_srl.policy.samplers.transformers import TransformersSampler
     from swe_srl.rewards.reward import score_answer
-    from swe_srl.scaffolds import is_scaffold
     from swe_srl.training.advantages import group_advantages
     from swe_srl.training.data import tools_for
     from swe_srl.training.logprobs import Example
-    from swe_srl.trajectories.importing import load
+    from swe_srl.trajectories.importing import Found, import_trajectories
+    from swe_srl.trajectories.sources import iter_sources
 
     model, tokenizer = load_policy(case["model"])
     laps = Laps()
-    read = [run for run in load([Path(case["data"]) / "mini_swe_agent_v1"], skip_bad=True) if is_scaffold(run.scaffold)]
-    steps = next(steps for run in read if len(steps := list(run.steps())) >= case["steps"])[: case["steps"]]
+    found = import_trajectories(iter_sources([Path(case["data"]) / "mini_swe_agent_v1"]))
+    read = (list(result.trajectory.steps()) for result in found if isinstance(result, Found))
+    steps = next(steps for steps in read if len(steps) >= case["steps"])[: case["steps"]]
     laps.lap("read")
     context = PromptOptions(None, max_observation_chars=2000)
     prompts = [encode_step(step, tools_for(step), context, tokenizer) for step in steps]
