@@ -5,7 +5,7 @@
 - speed: forward and backward of one batch (no optimizer) on random models of the sizes of Qwen2.5-0.5B and 7B, as a run does
   it: float32 weights, bfloat16 autocast. MFU counts the arithmetic that the batch needs, not what is computed again.
 
-Without a CUDA device it says so and measures nothing.
+Without a CUDA device it says so and measures nothing. The exit status is 0 where nothing disagrees.
 
     python benchmarks/gpu.py --json
 """
@@ -74,10 +74,12 @@ def main() -> None:
         "speed": [row for size in options.sizes for row in speed(size, device, options.tokens, options.every, peak)],
     }
     print(json.dumps(report, indent=2) if options.json else _text(report))
+    if any(row["verdict"] != "agrees" for row in report["agreement"]):
+        raise SystemExit("a tree and separate sequences do not agree on this device")
 
 
 def agreement(device: torch.device) -> Iterator[Row]:
-    """The first-batch check of each model; a disagreement is a row, not an end."""
+    """The first-batch check of each model; a disagreement, or a kernel that fails, is a row, not an end."""
     from swe_srl.errors import UserError
     from swe_srl.training.tree.check import check_tree
     from swe_srl.training.tree.engine import TreeEngine
@@ -91,7 +93,7 @@ def agreement(device: torch.device) -> Iterator[Row]:
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     found = check_tree(TreeEngine(4096), model, examples, 1.0)
                 yield row | {"log-probability": found.logprob, "gradient": found.gradient, "verdict": "agrees"}
-            except UserError as error:
+            except (UserError, RuntimeError) as error:
                 yield row | {"log-probability": None, "gradient": None, "verdict": str(error)}
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from swe_srl.training.tree.attention import Packing
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 CPU = torch.device("cpu")
 TINY = {
@@ -93,3 +95,10 @@ def test_agreement_is_a_row_a_model(
     assert (exact["arithmetic"], half["arithmetic"]) == ("float32", "bfloat16")
     assert exact["verdict"] == half["verdict"] == "agrees"
     assert exact["gradient"] < 1e-5 < half["gradient"] < 0.1
+
+
+def test_a_disagreement_is_a_row_too(benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = benchmark("gpu")
+    monkeypatch.setattr(gpu, "AGREEMENT", {"qwen2": gpu.AGREEMENT["qwen2"]})
+    monkeypatch.setattr(Packing, "pad", lambda packing, x: x[:, :, : packing.longest])
+    assert all(row["gradient"] is None and row["verdict"] != "agrees" for row in gpu.agreement(CPU))

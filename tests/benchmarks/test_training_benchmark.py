@@ -49,7 +49,7 @@ def test_a_real_batch_is_timed_by_phase(
 
     training, tokenizer = benchmark("training"), model.load_tokenizer(builtin_model)
     monkeypatch.setattr(model, "load_policy", lambda name: (tiny_llama(len(tokenizer)), tokenizer))
-    size = {"steps": 2, "samples": 2, "max_tokens": 3}
+    size = {"steps": 2, "samples": 2, "max_tokens": 3, "max_observation_chars": 200}
     case = {"model": builtin_model, "data": str(real_data / "trajectories"), "tokens": 4096, "lr": 1e-6, **size}
     found = training.real_batch("tree", case)
     phases = [name for name in found if name.endswith(" s")]
