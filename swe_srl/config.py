@@ -210,8 +210,18 @@ class Recipe(Section):
         tables = [(f"[{key}]", value) for key, value in data.items() if isinstance(value, dict)]
         tables += [("[[stages]]", {"objective": stage["objective"]} | stage) for stage in data["stages"]]
         for header, table in tables:
-            lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in table.items())]
+            lines += _table(header, table)
         return "\n".join(lines) + "\n"
+
+
+def _table(header: str, table: dict[str, object]) -> list[str]:
+    """A table, then those inside it."""
+    values = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines = ["", header, *(f"{key} = {_toml(value)}" for key, value in values.items())]
+    for key, value in inner.items():
+        lines += _table(f"[{header.strip('[]')}.{key}]", value)
+    return lines
 
 
 def _toml(value: object) -> str:

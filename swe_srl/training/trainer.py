@@ -25,7 +25,7 @@ from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
-from swe_srl.training.batches import Batch, sft_batches, srl_batches
+from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
 from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_memory
 from swe_srl.training.folder import RunFolder, versions
@@ -138,10 +138,11 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     items = run.dataset.for_objective(stage.objective)
     total = stage.total_updates(len(items))
     seed = f"{run.recipe.seed}/{index}"
+    batches: Batches
     if isinstance(stage, SrlStage):
-        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, seed)
+        batches = SrlBatches(stage, items, run.sampler, run.recipe.sampling, seed)
     else:
-        batches = sft_batches(stage, items, seed)
+        batches = SftBatches(stage, items, seed)
     temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0
     engine, choice = engine_for(stage, run.model, temperature)
     run.bars.console.print(f"stage {index + 1} ({stage.objective}) {choice}")
