@@ -6,6 +6,7 @@
     metrics.jsonl            one object an update
     samples.jsonl            one object a group (srl stages)
     evaluation-*.json        before, between stages, after
+    reference/               what the KL of an srl stage is to, see reference.py
     checkpoint/              weights and tokenizer at the end
     run.json                 how it ended: finished or interrupted
 
@@ -50,7 +51,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for old in [*(self.path / name for name in (*_FILES, *_LINES)), *self.path.glob("evaluation-*.json")]:
             old.unlink(missing_ok=True)
-        for folder in ("checkpoint", "checkpoint.partial"):
+        for folder in ("checkpoint", "checkpoint.partial", "reference", "reference.partial"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:

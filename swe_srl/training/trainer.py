@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,13 +26,14 @@ from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
-from swe_srl.training.batches import Batch, sft_batches, srl_batches
+from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
 from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_memory
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
-from swe_srl.training.logprobs import BackwardResult, Engine, LossFn
-from swe_srl.training.losses import grpo_loss, sft_loss
+from swe_srl.training.logprobs import BackwardResult, Engine, Example
+from swe_srl.training.objective import Objective
+from swe_srl.training.reference import open_reference
 from swe_srl.training.schedule import learning_rate
 from swe_srl.training.tree.select import engine_for
 
@@ -138,13 +140,15 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     items = run.dataset.for_objective(stage.objective)
     total = stage.total_updates(len(items))
     seed = f"{run.recipe.seed}/{index}"
+    batches: Batches
     if isinstance(stage, SrlStage):
-        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, seed)
+        batches = SrlBatches(stage, items, run.sampler, run.recipe.sampling, seed)
     else:
-        batches = sft_batches(stage, items, seed)
+        batches = SftBatches(stage, items, seed)
     temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0
     engine, choice = engine_for(stage, run.model, temperature)
     run.bars.console.print(f"stage {index + 1} ({stage.objective}) {choice}")
+    objective = _objective(run, stage)
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
     advance = _bar(run.bars, f"stage {index + 1} {stage.objective}")
     for update in range(total):
@@ -159,7 +163,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         place = {"stage": index + 1, "update": update + 1}
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
-            metrics |= _update(run, stage, engine, optimizer, batch, lr, name)
+            metrics |= _update(run, objective, engine, optimizer, batch, lr, name)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": peak_memory_mb()}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
@@ -168,17 +172,47 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     advance(total, total)
 
 
+def _objective(run: _Run, stage: Stage) -> Objective:
+    reference = None
+    if isinstance(stage, SrlStage) and stage.kl_coefficient:
+        reference = open_reference(run.model, run.folder.path / "reference", begun=False)
+        run.bars.console.print(f"the KL is to {reference}")
+    return Objective(stage, run.recipe.sampling.max_tokens, reference)
+
+
 def _update(
-    run: _Run, stage: Stage, engine: Engine, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, name: str
+    run: _Run, objective: Objective, engine: Engine, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, name: str
 ) -> dict[str, Any]:
-    """One backward and one optimizer step; refuses to step on anything that is not finite."""
+    """The optimizer steps of one batch."""
     run.model.train()
-    optimizer.zero_grad(set_to_none=True)
     # Around training alone: a sampler under autocast would cast every weight again for each token it draws.
     with run.accelerator.autocast():
-        result: BackwardResult = engine.backward(run.model, batch.examples, _loss_fn(stage))
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), stage.max_grad_norm))
+        steps = objective.steps(engine, run.model, batch.examples)
+    results, grad_norms = [], []
+    for examples in steps:
+        result, grad_norm = _step(run, objective, engine, optimizer, examples, lr, (batch, name))
+        results.append(result)
+        grad_norms.append(grad_norm)
+    run.sampler.update_weights(None)
+    return objective.metrics(steps, results) | {"grad_norm": fmean(grad_norms)}
+
+
+def _step(
+    run: _Run,
+    objective: Objective,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    lr: float,
+    where: tuple[Batch, str],
+) -> tuple[BackwardResult, float]:
+    """One backward and one optimizer step; refuses to step on anything that is not finite. Returns the gradient norm, too."""
+    optimizer.zero_grad(set_to_none=True)
+    with run.accelerator.autocast():
+        result: BackwardResult = engine.backward(run.model, examples, objective.loss_fn(examples))
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), objective.stage.max_grad_norm))
     if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
+        batch, name = where
         place = {"where": name, "loss": str(result.loss), "grad_norm": str(grad_norm)}
         run.folder.write_json("failed-batch.json", {**place, "examples": batch.to_json(run.tokenizer)})
         raise UserError(
@@ -188,19 +222,7 @@ def _update(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    run.sampler.update_weights(None)
-    tokens = {name: getattr(result, name) for name in ("answer_tokens", "forward_tokens", "separate_tokens")}
-    return {"loss": result.loss, "grad_norm": grad_norm, "entropy": -result.mean_logprob, **tokens}
-
-
-def _loss_fn(stage: Stage) -> LossFn:
-    if isinstance(stage, SrlStage):
-        low, high = stage.clip_low, stage.clip_high
-        # With one update a batch the old policy is the current one; computing it apart would only add rounding.
-        return lambda logprobs, mask, advantages: grpo_loss(
-            logprobs, logprobs.detach(), mask, advantages, clip_low=low, clip_high=high
-        )
-    return lambda logprobs, mask, advantages: sft_loss(logprobs, mask)
+    return result, grad_norm
 
 
 def _evaluate(run: _Run, name: str) -> None:
