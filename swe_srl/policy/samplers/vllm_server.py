@@ -110,7 +110,7 @@ class VllmServerSampler:
         # The likeliest token is less likely at a higher temperature.
         cool, hot = (
             request(SamplingOptions(n=1, temperature=temperature, max_tokens=1), 0, ()) | {"logprobs": 1}
-            for temperature in (1.0, 4.0)
+            for temperature in (0.5, 2.0)
         )
         tops = [max(self._top_logprobs(prompt, fields).values()) for fields in (cool, hot)]
         if abs(tops[0] - tops[1]) < 1e-3:

@@ -3,8 +3,8 @@
     vllm serve MODEL --worker-extension-cls swe_srl.policy.samplers.vllm_worker.TakesWeights …
 
 Invariant: after `take_weights` every layer computes with the new weights. `reload_weights` alone (vLLM 0.32) leaves a head that
-is tied to the embeddings as it was where linear layers keep a packed copy of their weights, as they do on a CPU: a tied head has
-no weights of its own in the file, so it counts as not loaded and its copy is not packed anew.
+is tied to the embeddings as it was where layers keep a packed copy of their weights, as they do on a CPU: a tied head has no
+weights of its own in the file, so it counts as not loaded and its copy is not packed anew.
 """
 
 from __future__ import annotations
