@@ -235,3 +235,9 @@ def test_an_adapter_is_served_merged(
     assert differences(trained.eval(), prompts, groups, 0.8).max() < TOLERANCE
     assert differences(policy[0], prompts, groups, 0.8).max() > 50 * TOLERANCE
     assert os.listdir(tmp_path / "merged"), "a checkpoint is the caller's"
+
+
+def test_an_engine_that_cannot_start_says_why(model: Any, tokenizer: Any, vllm_engine: None) -> None:
+    section = SamplingSection(engine="vllm", vllm=VllmSection(max_model_len=100_000, kv_cache_gib=0.1, compile=False))
+    with pytest.raises(UserError, match=r"(?s)the engine did not start: .*100000"):
+        open_sampler(section, model, tokenizer)

@@ -3,8 +3,8 @@
     python -m swe_srl.policy.samplers.lifeline FOLDER COMMAND [ARGUMENT …]
 
 Invariant: when standard input ends, by `Lifeline.close` or because whoever held its other end died, however it died, the
-command and everything in its process group is ended, by force after 5 s, and FOLDER is removed. The command has a session of its
-own: Ctrl-C in the terminal does not reach it. An engine holds gigabytes and would otherwise survive a run that was killed.
+command and everything in its process group is ended, by force after 5 s, and FOLDER is removed. The command has a session of
+its own: Ctrl-C in the terminal does not reach it. An engine holds gigabytes and would otherwise survive a run that was killed.
 """
 
 from __future__ import annotations
