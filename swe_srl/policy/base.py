@@ -49,5 +49,9 @@ class Sampler(Protocol):
         ...
 
     def update_weights(self, checkpoint: Path | None) -> None:
-        """Serve the policy's new weights: a saved model folder, or None where sampler and trainer share one model in memory."""
+        """Serve new weights from the next `sample` on: a saved model folder's, or with None the trainer's model's of then."""
+        ...
+
+    def close(self) -> None:
+        """Let go of whatever runs for the sampler. Closing twice is closing once."""
         ...

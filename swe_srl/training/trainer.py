@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +25,7 @@ from swe_srl.config import Recipe, SrlStage, Stage
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
-from swe_srl.policy.samplers.transformers import TransformersSampler
+from swe_srl.policy.samplers.select import open_sampler
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
@@ -105,10 +106,9 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
         folder.write_json("versions.json", versions(str(accelerator.device)))
         folder.write_json("data.json", dataset.summary())
         interrupt = Interrupt(lambda: console.print("stopping after this update; Ctrl-C again stops now, without a checkpoint"))
-        run = _Run(
-            recipe, accelerator, folder, model, tokenizer, TransformersSampler(model, tokenizer), dataset, interrupt, bars
-        )
-        with interrupt:
+        sampler = open_sampler(recipe.sampling, model, tokenizer)
+        run = _Run(recipe, accelerator, folder, model, tokenizer, sampler, dataset, interrupt, bars)
+        with closing(sampler), interrupt:
             finished = _run_stages(run)
             folder.save_checkpoint(model, tokenizer)
     if not finished:

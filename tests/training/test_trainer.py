@@ -47,6 +47,8 @@ class ScriptedSampler:
     def update_weights(self, checkpoint: Path | None) -> None:
         self.updates += 1
 
+    def close(self) -> None: ...
+
     def _sample(self, text: str) -> Sample:
         ids = [*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id]
         return Sample(tuple(ids), (0.0,) * len(ids), text, "stop")
@@ -93,7 +95,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedSampler]:
-    monkeypatch.setattr(trainer, "TransformersSampler", ScriptedSampler)
+    monkeypatch.setattr(trainer, "open_sampler", lambda sampling, model, tokenizer: ScriptedSampler(model, tokenizer))
     monkeypatch.setattr(ScriptedSampler, "script", [])
     monkeypatch.setattr(ScriptedSampler, "asked", [])
     return ScriptedSampler

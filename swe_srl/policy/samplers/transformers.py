@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
-from swe_srl.policy.prompts import end_of_turn_id
 from swe_srl.policy.samplers.decoding import Decoder, ExpandedDecoder, PackedDecoder, packs_exactly
+from swe_srl.policy.samplers.rules import check_lengths, end_ids, finished_sample
 
 _log = logging.getLogger(__name__)
 _CHECK_TOKENS = 64
@@ -38,7 +37,7 @@ class TransformersSampler:
         """
         self._model, self._tokenizer = model, tokenizer
         self._batch_tokens, self._packed = batch_tokens, packed
-        self._ends = _end_ids(model, tokenizer)
+        self._ends = end_ids(model, tokenizer)
 
     def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
         """For each prompt `options.n` samples, in the order of the prompts.
@@ -46,7 +45,8 @@ class TransformersSampler:
         At temperature 0 the log-probabilities are those of temperature 1, since greedy choice has none. Raises UserError for a
         prompt that leaves less than `options.max_tokens` of the model's context.
         """
-        self._check_lengths(prompts, options.max_tokens)
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        check_lengths(prompts, options.max_tokens, limit)
         generator = torch.Generator().manual_seed(options.seed)
         uniforms = torch.rand(len(prompts), options.n, options.max_tokens, generator=generator, dtype=torch.float64)
         samples: dict[int, list[Sample]] = {}
@@ -61,18 +61,8 @@ class TransformersSampler:
         if checkpoint is not None:
             raise ValueError(f"this sampler shares the trainer's model and cannot load {checkpoint}")
 
-    def _check_lengths(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        if not prompts:
-            return
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts))
-        if limit is not None and longest + max_tokens > limit:
-            raise UserError(
-                f"a prompt of {longest} tokens and max_tokens = {max_tokens} exceed the model's context of {limit}: "
-                "lower max_prompt_tokens or max_tokens"
-            )
-        if not all(prompts):
-            raise ValueError("a prompt without tokens cannot be continued")
+    def close(self) -> None:
+        """Nothing to do: the model is the trainer's own."""
 
     def _batches(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> Iterator[list[int]]:
         """Indices of the prompts that are sampled together, longest first."""
@@ -118,7 +108,10 @@ class TransformersSampler:
             rows = [rows[i] for i in live]
             logits = decoder.step(rows, tokens[torch.tensor(live, device=tokens.device)])
         return [
-            [self._sample(ids[p, s], logprobs[p, s], (p, s) in finished, options.stop) for s in range(options.n)]
+            [
+                finished_sample(self._tokenizer, ids[p, s], logprobs[p, s], stopped=(p, s) in finished, stop=options.stop)
+                for s in range(options.n)
+            ]
             for p in range(len(prompts))
         ]
 
@@ -130,12 +123,6 @@ class TransformersSampler:
         tail = ids[-max(len(s.encode()) for s in stop) - 4 :]
         text = self._tokenizer.decode(tail, skip_special_tokens=True)
         return any(s in text for s in stop)
-
-    def _sample(self, ids: list[int], logprobs: list[float], stopped: bool, stop: tuple[str, ...]) -> Sample:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        # The token that completes a stop string may hold a few characters more; the ids keep them, the text ends at the string.
-        ends = [text.index(s) + len(s) for s in stop if s in text]
-        return Sample(tuple(ids), tuple(logprobs), text[: min(ends)] if ends else text, "stop" if stopped else "length")
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -153,13 +140,6 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
         numbers = uniforms.to(cumulative)[:, None] * cumulative[:, -1:]
         tokens = torch.searchsorted(cumulative, numbers, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
-
-
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end an answer: the chat template's end of turn and whatever the model's generation settings name."""
-    named = getattr(model, "generation_config", None) and model.generation_config.eos_token_id
-    ids = {end_of_turn_id(tokenizer), tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return frozenset(i for i in ids if i is not None)
 
 
 @contextmanager
