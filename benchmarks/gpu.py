@@ -124,12 +124,13 @@ def speed(size: str, device: torch.device, tokens: int, every: int, peak: float 
 
 def measure(way: str, model: Any, examples: list[Any], tokens: int) -> Row:
     """One forward and backward, in this process, on the model's device."""
-    from swe_srl.training.logprobs import SequenceEngine
+    from swe_srl.training.logprobs import Rows, SequenceEngine
     from swe_srl.training.losses import grpo_loss
     from swe_srl.training.tree.engine import TreeEngine
 
-    def loss(logprobs: Tensor, mask: Tensor, advantages: Tensor) -> Tensor:
-        return grpo_loss(logprobs, logprobs.detach(), mask, advantages, clip_low=0.2, clip_high=0.2)
+    def loss(logprobs: Tensor, rows: Rows) -> Tensor:
+        old = logprobs.detach()
+        return grpo_loss(logprobs, old, rows.mask_B_T, rows.advantages_B, clip_low=0.2, clip_high=0.2)
 
     device = next(model.parameters()).device
     engine = {"tree": TreeEngine, "separate": SequenceEngine}[way](tokens)

@@ -173,8 +173,9 @@ class Trainer:
 
         from swe_srl.training.losses import grpo_loss
 
-        def loss(logprobs: Any, mask: Any, advantages: Any) -> Any:
-            return grpo_loss(logprobs, logprobs.detach(), mask, advantages, clip_low=0.2, clip_high=0.2)
+        def loss(logprobs: Any, rows: Any) -> Any:
+            old = logprobs.detach()
+            return grpo_loss(logprobs, old, rows.mask_B_T, rows.advantages_B, clip_low=0.2, clip_high=0.2)
 
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
