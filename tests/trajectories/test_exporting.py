@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swe_srl.errors import UserError
+from swe_srl.policy.model import load_tokenizer
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.scaffolds.mini_swe_agent import MiniSweAgent
 from swe_srl.trajectories.exporting import run_export
@@ -91,6 +92,27 @@ def test_trl_prompts_hold_all_before_the_step_and_the_answer(tmp_path: Path) -> 
         [{"name": "bash", "arguments": {"command": "ls"}}],
         [{"name": "bash", "arguments": {"command": "ls"}}, {"name": "edit", "arguments": {"path": "/a", "lines": [1, 2]}}],
     ]
+
+
+def test_trl_takes_its_rows(builtin_model: str, tmp_path: Path) -> None:
+    """By `datasets`, and through the chat template as TRL's trainers apply it."""
+    from datasets import load_dataset
+    from trl.data_utils import apply_chat_template, is_conversational
+
+    tokenizer = load_tokenizer(builtin_model)
+
+    def taken(to_format: str) -> list[dict[str, Any]]:
+        path = exported(to_format, tmp_path)
+        return list(load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")))
+
+    prompts, (chat,) = taken("trl-prompt"), taken("sft-chat")
+    assert all(is_conversational(row) for row in [*prompts, chat])
+    first = apply_chat_template({"prompt": prompts[0]["prompt"], "completion": prompts[0]["completion"]}, tokenizer)
+    assert first["prompt"].startswith("<|im_start|>system\nBe good.<|im_end|>\n<|im_start|>user\nFix it.<|im_end|>\n")
+    assert first["prompt"].endswith("<|im_start|>assistant\n")
+    assert first["completion"] == "See.<|im_end|>\n"
+    text = apply_chat_template({"messages": chat["messages"], "tools": chat["tools"]}, tokenizer)["text"]
+    assert "<|im_start|>assistant\nBoth.<|im_end|>\n<|im_start|>tool\na.py<|im_end|>\n" in text
 
 
 def test_verl_rows_are_one_table_with_its_columns(tmp_path: Path) -> None:
