@@ -1,14 +1,15 @@
 """Where the examples of an update come from: the expert's answers (sft) or sampled groups with advantages (srl).
 
-Invariant: both are endless generators of `Batch` in the seeded order of the stage, so one loop trains either.
+Invariant: both are endless in the seeded order of the stage, and their place in it is a few numbers: one loop trains either,
+and goes on where another left off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from swe_srl.config import SamplingSection, SftStage, SrlStage
 from swe_srl.policy.base import Sampler
@@ -40,23 +41,63 @@ class Batch:
         ]
 
 
-def sft_batches(stage: SftStage, items: Sequence[TrainingStep], seed: str) -> Iterator[Batch]:
+class Batches(Protocol):
+    """An endless source of batches."""
+
+    def __next__(self) -> Batch:
+        """The next update's."""
+        ...
+
+    def state(self) -> dict[str, int]:
+        """All that the next batches depend on besides the policy."""
+        ...
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go to where another source of the same recipe was."""
+        ...
+
+
+class SftBatches:
     """The expert's whole answers, `steps_per_update` at a time."""
-    order = StepOrder(len(items), seed)
-    while True:
-        taken = [items[index] for index in order.take(stage.steps_per_update)]
+
+    def __init__(self, stage: SftStage, items: Sequence[TrainingStep], seed: str) -> None:
+        self.stage, self.items, self.order = stage, items, StepOrder(len(items), seed)
+
+    def __next__(self) -> Batch:
+        """See `Batches`."""
+        taken = [self.items[index] for index in self.order.take(self.stage.steps_per_update)]
         lengths = [len(item.target_ids) for item in taken]
         metrics = {"answer_tokens_mean": fmean(lengths), "answer_tokens_max": max(lengths)}
-        yield Batch([Example(item.prompt_ids, item.target_ids) for item in taken], metrics)
+        return Batch([Example(item.prompt_ids, item.target_ids) for item in taken], metrics)
+
+    def state(self) -> dict[str, int]:
+        """See `Batches`."""
+        return {"position": self.order.position}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """See `Batches`."""
+        self.order.position = state["position"]
 
 
-def srl_batches(
-    stage: SrlStage, items: Sequence[TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str
-) -> Iterator[Batch]:
+class SrlBatches:
     """Sampled groups, filled up by dynamic sampling, with their advantages."""
-    source = GroupSource(items, StepOrder(len(items), seed), sampler, sampling, seed)
-    while True:
-        filled = source.batch(stage)
-        yield Batch(
-            examples_of(filled.kept, stage), group_metrics(filled, stage), group_records(filled, stage), dict(source.seconds)
-        )
+
+    def __init__(
+        self, stage: SrlStage, items: Sequence[TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str
+    ) -> None:
+        self.stage = stage
+        self.source = GroupSource(items, StepOrder(len(items), seed), sampler, sampling, seed)
+
+    def __next__(self) -> Batch:
+        """See `Batches`."""
+        stage, filled = self.stage, self.source.batch(self.stage)
+        examples = examples_of(filled.kept, stage)
+        return Batch(examples, group_metrics(filled, stage), group_records(filled, stage), dict(self.source.seconds))
+
+    def state(self) -> dict[str, int]:
+        """See `Batches`."""
+        return {"position": self.source.order.position, "draws": self.source.draws}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """See `Batches`."""
+        self.source.order.position, self.source.draws = state["position"], state["draws"]

@@ -17,9 +17,9 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.recipes import load_recipe
 from swe_srl.training import trainer
-from swe_srl.training.folder import RunFolder
 from swe_srl.training.logprobs import sequence_logprobs
-from swe_srl.training.trainer import RunSummary, train
+from swe_srl.training.summary import RunSummary
+from swe_srl.training.trainer import train
 from swe_srl.trajectories.storage import write_jsonl
 
 EXACT = "<think>\nx\n</think>\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
@@ -349,17 +349,3 @@ def test_bfloat16_is_arithmetic_only_so_small_steps_are_not_rounded_away(
     moved = (weights(folder / "checkpoint") - weights(policy_folder)).abs()
     assert 0.9e-6 < moved.max() < 2.1e-6
     assert (moved > 0).float().mean() > 0.5
-
-
-def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, policy_folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(policy_folder)
-
-    class FullDisk:
-        def save_pretrained(self, path: Path) -> None:
-            raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space"):
-        RunFolder(tmp_path).save_checkpoint(model, FullDisk())
-    assert not (tmp_path / "checkpoint").exists()
-    RunFolder(tmp_path).save_checkpoint(model, AutoTokenizer.from_pretrained(policy_folder))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("checkpoint")) == ["checkpoint"]
