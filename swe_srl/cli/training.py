@@ -60,6 +60,25 @@ def train(
     exit_unless(summary.stopped_by != signal.SIGINT)
 
 
+def export_model(
+    run: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must not exist.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Work the adapter into the weights: a model that needs no peft.")
+    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="The weights of the best evaluation, not the last ones.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's model, or its adapter, so that transformers, peft and vLLM load it.
+
+    Example: swe-srl export-model runs/lora --to models/coder --merge
+    """
+    from swe_srl.training.export import export_model as write
+
+    write(run, to, merge=merge, best=best)
+    output(as_json, {"model": str(to)}, lambda: str(to))
+
+
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[Path | None, typer.Option("--to", help="HTML file; RUN/report.html by default.")] = None,

@@ -71,6 +71,10 @@ class _Run:
         """Spent so far."""
         return time.perf_counter() - self.started
 
+    def say(self, message: str) -> None:
+        """One message above the progress bars."""
+        _say(self.bars.console, message)
+
 
 def train(
     recipe: Recipe, out: Path, *, overwrite: bool = False, resume: bool = False, console: Console | None = None
@@ -135,7 +139,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, bars: Bars, started: float) -> _
         sampler=TransformersSampler(model, tokenizer),
         dataset=dataset,
         evaluations=Evaluations(recipe.evaluation, folder),
-        interrupt=Interrupt(lambda number: bars.console.print(f"{number.name}: stopping after this update")),
+        interrupt=Interrupt(lambda number: _say(bars.console, f"{number.name}: stopping after this update")),
         bars=bars,
         started=started,
     )
@@ -144,9 +148,8 @@ def _prepare(recipe: Recipe, folder: RunFolder, bars: Bars, started: float) -> _
 def _go_back(run: _Run, data: dict[str, Any]) -> None:
     """To the newest checkpoint of the run in the folder, or to its beginning where it was killed before the first."""
     check_data(run.folder, data)
-    say = run.bars.console.print
     for change in version_changes(run.folder, versions(str(run.accelerator.device))):
-        say(f"warning: {change} since the run began: its metrics may differ from those of an uninterrupted run")
+        run.say(f"warning: {change} since the run began: its metrics may differ from those of an uninterrupted run")
     checkpoint = run.checkpoints.newest()
     if checkpoint is not None:
         run.progress = read_progress(checkpoint)
@@ -156,7 +159,7 @@ def _go_back(run: _Run, data: dict[str, Any]) -> None:
     run.folder.cut(run.progress.lines)
     run.folder.write_text("recipe.toml", run.recipe.to_toml())
     run.evaluations.load(run.progress.updates)
-    say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
+    run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 
 
 def _run_stages(run: _Run) -> bool:
@@ -185,7 +188,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     total = stage.total_updates(len(run.dataset.for_objective(stage.objective)))
     temperature = recipe.sampling.temperature if stage.objective == "srl" else 1.0
     engine, choice = engine_for(stage, run.model, temperature)
-    run.bars.console.print(f"stage {index + 1} ({stage.objective}) {choice}")
+    run.say(f"stage {index + 1} ({stage.objective}) {choice}")
     if stage.from_best and progress.update == 0:
         load_weights(run.model, run.folder.path / BEST)
         run.sampler.update_weights(None)
@@ -195,9 +198,13 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         batches.restore(progress.batches)
         run.optimizer.load_state_dict(run.optimizer_state)
     advance = _bar(run.bars, f"stage {index + 1} {stage.objective}")
-    while progress.update < total and not run.evaluations.exhausted(index):
+    while True:
         advance(progress.update, total)
         run.interrupt.check()
+        if recipe.evaluation.every and progress.update % recipe.evaluation.every == 0 and 0 < progress.update < total:
+            _evaluate(run, f"stage-{index + 1}-{stage.objective}-update-{progress.update}")
+        if progress.update == total or run.evaluations.exhausted(index):
+            return
         reset_peak_memory()
         run.model.eval()
         batch = next(batches)
@@ -214,12 +221,9 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         run.folder.append("metrics.jsonl", metrics)
         progress.update, progress.updates, progress.batches = progress.update + 1, progress.updates + 1, batches.state()
         run.accelerator.log(dict(numbers(metrics)), step=progress.updates)
-        run.bars.console.print(line(metrics, total))
-        if recipe.evaluation.every and progress.update % recipe.evaluation.every == 0 and progress.update < total:
-            _evaluate(run, f"stage-{index + 1}-{stage.objective}-update-{progress.update}")
+        run.say(line(metrics, total))
         if recipe.checkpoints.every and progress.updates % recipe.checkpoints.every == 0:
             _save(run)
-    advance(progress.update, total)
 
 
 def _batches(run: _Run, index: int, stage: Stage) -> Batches:
@@ -297,7 +301,7 @@ def _save(run: _Run) -> None:
 
 def _end(run: _Run, stopped_by: signal.Signals | None) -> None:
     """Leave a stopped run with what it takes to continue it, and a finished one without."""
-    say, updates = run.bars.console.print, run.progress.updates
+    updates = run.progress.updates
     if stopped_by is not None:
         _save(run)
     if stopped_by != signal.SIGTERM:  # whoever sends that has little time to give
@@ -307,7 +311,7 @@ def _end(run: _Run, stopped_by: signal.Signals | None) -> None:
         run.checkpoints.remove()
     else:
         run.folder.write_status("interrupted", updates, run.seconds)
-        say(f"{stopped_by.name}: stopped after {updates} update(s), all kept; to continue: {run.folder.how_to_continue}")
+        run.say(f"{stopped_by.name}: stopped after {updates} update(s), all kept; to continue: {run.folder.how_to_continue}")
 
 
 def _already_finished(recipe: Recipe, folder: RunFolder, console: Console) -> RunSummary:
@@ -316,8 +320,13 @@ def _already_finished(recipe: Recipe, folder: RunFolder, console: Console) -> Ru
     Checkpoints(folder.path, 1).remove()
     evaluations = Evaluations(recipe.evaluation, folder)
     evaluations.load(written["updates"])
-    console.print(f"{folder.path}: the run is finished already")
+    _say(console, f"{folder.path}: the run is finished already")
     return summary(folder.path, evaluations.made, written["updates"], written["seconds"])
+
+
+def _say(console: Console, message: str) -> None:
+    """Whole lines, so that a command in a message can be copied."""
+    console.print(message, soft_wrap=True, markup=False, highlight=False)
 
 
 def _bar(bars: Bars, description: str) -> Callable[[int, int], None]:

@@ -22,7 +22,7 @@ def add_adapter(model: Any, section: LoraSection) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise UserError("model.lora needs the package peft: pip install 'swe-srl[train]'") from error
+        raise UserError("model.lora needs the package peft: pip install 'swe-srl[lora]'") from error
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=section.rank,

@@ -12,6 +12,8 @@ from typing import Any
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
 """Python's audit events for what changes files; each comes just before it happens."""
 
+SLOW_TO_IMPORT = ["swe_srl.training.trainer", "transformers.models.llama.modeling_llama", "torch._dynamo"]
+
 
 def start(recipe: Path, out: Path, *, kill_before: int | None = None, count: Path | None = None) -> Any:
     """Begin or go on with the run in `out`, in a new process.
@@ -21,7 +23,7 @@ def start(recipe: Path, out: Path, *, kill_before: int | None = None, count: Pat
         count: where to write how many file events there were.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["swe_srl.training.trainer"])
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
     process = context.Process(target=_carry_out, args=(recipe, out, kill_before, count))
     process.start()
     return process
