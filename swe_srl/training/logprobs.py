@@ -6,12 +6,14 @@ engine here runs separate right-padded sequences; it works for every causal mode
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +23,38 @@ class Example:
     prompt_ids: Sequence[int]
     answer_ids: Sequence[int]
     advantage: float = 1.0
+    sampler_logprobs: Sequence[float] | None = None
+    """The sampler's log-probability of each answer token."""
+    old_logprobs: Sequence[float] | None = None
+    """The trainer's, before the first update on the batch."""
+    reference_logprobs: Sequence[float] | None = None
+    """The reference model's."""
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.answer_ids:
             raise ValueError("an example needs at least one prompt token and one answer token")
+        for logprobs in (self.sampler_logprobs, self.old_logprobs, self.reference_logprobs):
+            if logprobs is not None and len(logprobs) != len(self.answer_ids):
+                raise ValueError(f"{len(self.answer_ids)} answer tokens have {len(logprobs)} log-probabilities")
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
-LossFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logprobs_B_T, mask_B_T, advantages_B) -> loss_B."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a loss is given of B examples besides their log-probabilities; 0 at padding, None where the examples have none."""
+
+    mask_B_T: Tensor
+    """True at answer tokens, which are on the left."""
+    advantages_B: Tensor
+    sampler_B_T: Tensor | None
+    old_B_T: Tensor | None
+    reference_B_T: Tensor | None
+
+
+LossFn = Callable[[Tensor, Rows], Tensor]
+"""(logprobs_B_T, rows) -> loss_B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +69,25 @@ class BackwardResult:
     """Tokens that went through the model, padding included; those that went twice count twice."""
     separate_tokens: int
     """Tokens of the examples as sequences of their own, without padding."""
-    mean_logprob: float
-    """Mean over scored tokens; its negative estimates the entropy of the policy on its own samples."""
+    logprobs: Sequence[Sequence[float]]
+    """Of each example's answer tokens, in the order of the examples."""
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean over scored tokens; its negative estimates the entropy of the policy on its own samples."""
+        return sum(map(sum, self.logprobs)) / max(1, self.answer_tokens)
 
 
 class Engine(Protocol):
     """Something that turns a batch of examples into accumulated gradients."""
+
+    def logprobs(self, model: Any, examples: Sequence[Example]) -> list[Sequence[float]]:
+        """Log-probabilities of each example's answer tokens, without gradients: the same numbers as in `backward`, to the bit.
+
+        That holds for the same examples in the same order, the same weights and mode: computed among others, a sequence is
+        rounded otherwise.
+        """
+        ...
 
     def backward(self, model: Any, examples: Sequence[Example], loss_fn: LossFn) -> BackwardResult:
         """Add the gradient of the mean of `loss_fn` over the examples to the model's parameters."""
@@ -102,18 +138,46 @@ def sequence_logprobs(
     return torch.zeros(B, T, device=device).masked_scatter(mask_B_T, flat_N), mask_B_T
 
 
-def microbatches(examples: Sequence[Example], max_tokens: int) -> Iterator[list[Example]]:
-    """Cut a batch into runs of similar length whose padded size stays within `max_tokens`; one longer example goes alone."""
-    chunk: list[Example] = []
+def microbatches(examples: Sequence[Example], max_tokens: int) -> Iterator[list[int]]:
+    """Cut a batch into runs of similar length whose padded size stays within `max_tokens`; one longer example goes alone.
+
+    Yields indices of examples.
+    """
+    chunk: list[int] = []
     longest = 0
-    for example in sorted(examples, key=lambda example: (len(example.prompt_ids), len(example))):
-        longest = max(longest, len(example))
+    for index in sorted(range(len(examples)), key=lambda i: (len(examples[i].prompt_ids), len(examples[i]))):
+        longest = max(longest, len(examples[index]))
         if chunk and (len(chunk) + 1) * longest > max_tokens:
             yield chunk
-            chunk, longest = [], len(example)
-        chunk.append(example)
+            chunk, longest = [], len(examples[index])
+        chunk.append(index)
     if chunk:
         yield chunk
+
+
+def rows_of(examples: Sequence[Example], device: torch.device) -> Rows:
+    """The examples as tensors, a row each. Raises ValueError where some have log-probabilities that others lack."""
+    lengths_B = torch.tensor([len(example.answer_ids) for example in examples])
+
+    def padded(logprobs: Sequence[Sequence[float] | None]) -> Tensor | None:
+        given = [torch.tensor(row) for row in logprobs if row is not None]
+        if given and len(given) < len(logprobs):
+            raise ValueError("some examples of a batch have log-probabilities that others lack")
+        return pad_sequence(given, batch_first=True).to(device) if given else None
+
+    return Rows(
+        mask_B_T=(torch.arange(int(lengths_B.max())) < lengths_B[:, None]).to(device),
+        advantages_B=torch.tensor([example.advantage for example in examples], device=device),
+        sampler_B_T=padded([example.sampler_logprobs for example in examples]),
+        old_B_T=padded([example.old_logprobs for example in examples]),
+        reference_B_T=padded([example.reference_logprobs for example in examples]),
+    )
+
+
+def unpadded(logprobs_B_T: Tensor, mask_B_T: Tensor) -> list[Sequence[float]]:
+    """The rows without padding, exactly, in four bytes a number."""
+    rows = zip(logprobs_B_T.detach().float().cpu(), mask_B_T.cpu(), strict=True)
+    return [array("f", row[mask].tolist()) for row, mask in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +187,37 @@ class SequenceEngine:
     tokens_per_microbatch: int
     temperature: float = 1.0
 
+    def logprobs(self, model: Any, examples: Sequence[Example]) -> list[Sequence[float]]:
+        """See `Engine`."""
+        found: dict[int, Sequence[float]] = {}
+        with torch.no_grad():
+            for chunk in self._chunks(examples):
+                found.update(zip(chunk, unpadded(*self._score(model, [examples[i] for i in chunk])), strict=True))
+        return [found[index] for index in range(len(examples))]
+
     def backward(self, model: Any, examples: Sequence[Example], loss_fn: LossFn) -> BackwardResult:
         """See `Engine`."""
-        loss = logprob_sum = 0.0
-        answer_tokens = forward_tokens = 0
-        for chunk in microbatches(examples, self.tokens_per_microbatch):
-            logprobs_B_T, mask_B_T = sequence_logprobs(
-                model, [e.prompt_ids for e in chunk], [e.answer_ids for e in chunk], self.temperature
-            )
-            advantages_B = torch.tensor([e.advantage for e in chunk], device=logprobs_B_T.device)
-            chunk_loss = loss_fn(logprobs_B_T, mask_B_T, advantages_B).sum() / len(examples)
+        loss = 0.0
+        forward_tokens = 0
+        found: dict[int, Sequence[float]] = {}
+        for indices in self._chunks(examples):
+            chunk = [examples[i] for i in indices]
+            logprobs_B_T, mask_B_T = self._score(model, chunk)
+            chunk_loss = loss_fn(logprobs_B_T, rows_of(chunk, logprobs_B_T.device)).sum() / len(examples)
             chunk_loss.backward()  # type: ignore[no-untyped-call]
             loss += chunk_loss.item()
-            logprob_sum += logprobs_B_T.detach().sum().item()
-            answer_tokens += int(mask_B_T.sum())
+            found.update(zip(indices, unpadded(logprobs_B_T, mask_B_T), strict=True))
             forward_tokens += len(chunk) * max(map(len, chunk))
         return BackwardResult(
             loss=loss,
-            answer_tokens=answer_tokens,
+            answer_tokens=sum(map(len, found.values())),
             forward_tokens=forward_tokens,
             separate_tokens=sum(map(len, examples)),
-            mean_logprob=logprob_sum / max(1, answer_tokens),
+            logprobs=[found[index] for index in range(len(examples))],
         )
+
+    def _chunks(self, examples: Sequence[Example]) -> Iterator[list[int]]:
+        return microbatches(examples, self.tokens_per_microbatch)
+
+    def _score(self, model: Any, chunk: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        return sequence_logprobs(model, [e.prompt_ids for e in chunk], [e.answer_ids for e in chunk], self.temperature)

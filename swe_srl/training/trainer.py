@@ -263,10 +263,10 @@ def _loss_fn(stage: Stage) -> LossFn:
     if isinstance(stage, SrlStage):
         low, high = stage.clip_low, stage.clip_high
         # With one update a batch the old policy is the current one; computing it apart would only add rounding.
-        return lambda logprobs, mask, advantages: grpo_loss(
-            logprobs, logprobs.detach(), mask, advantages, clip_low=low, clip_high=high
+        return lambda logprobs, rows: grpo_loss(
+            logprobs, logprobs.detach(), rows.mask_B_T, rows.advantages_B, clip_low=low, clip_high=high
         )
-    return lambda logprobs, mask, advantages: sft_loss(logprobs, mask)
+    return lambda logprobs, rows: sft_loss(logprobs, rows.mask_B_T)
 
 
 def _evaluate(run: _Run, name: str) -> None:

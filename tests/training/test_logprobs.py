@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from swe_srl.training.logprobs import Example, SequenceEngine, microbatches, sequence_logprobs
+from swe_srl.training.logprobs import Example, Rows, SequenceEngine, microbatches, sequence_logprobs
 from swe_srl.training.losses import grpo_loss, sft_loss
 
 
@@ -38,10 +38,10 @@ def gradient(model: LlamaForCausalLM) -> torch.Tensor:
 def test_microbatches_give_the_gradient_of_one_big_batch(model: LlamaForCausalLM, objective: str) -> None:
     examples = random_examples(9)
 
-    def loss_fn(logprobs: torch.Tensor, mask: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    def loss_fn(logprobs: torch.Tensor, rows: Rows) -> torch.Tensor:
         if objective == "sft":
-            return sft_loss(logprobs, mask)
-        return grpo_loss(logprobs, logprobs.detach() - 0.1, mask, advantages, clip_low=0.2, clip_high=0.2)
+            return sft_loss(logprobs, rows.mask_B_T)
+        return grpo_loss(logprobs, logprobs.detach() - 0.1, rows.mask_B_T, rows.advantages_B, clip_low=0.2, clip_high=0.2)
 
     results, gradients = [], []
     for budget in (100_000, 60, 1):
@@ -60,7 +60,7 @@ def test_microbatches_give_the_gradient_of_one_big_batch(model: LlamaForCausalLM
 
 def test_the_engine_adds_up_the_mean_over_examples(model: LlamaForCausalLM) -> None:
     examples = random_examples(3)
-    result = SequenceEngine(10_000).backward(model, examples, lambda logprobs, mask, advantages: sft_loss(logprobs, mask))
+    result = SequenceEngine(10_000).backward(model, examples, lambda logprobs, rows: sft_loss(logprobs, rows.mask_B_T))
     with torch.no_grad():
         losses = [-sequence_logprobs(model, [e.prompt_ids], [e.answer_ids])[0].mean().item() for e in examples]
     assert result.loss == pytest.approx(sum(losses) / 3, abs=1e-5)
@@ -68,7 +68,7 @@ def test_the_engine_adds_up_the_mean_over_examples(model: LlamaForCausalLM) -> N
 
 def test_a_microbatch_keeps_within_its_padded_budget() -> None:
     examples = random_examples(40, seed=3)
-    chunks = list(microbatches(examples, 80))
+    chunks = [[examples[i] for i in chunk] for chunk in microbatches(examples, 80)]
     assert sorted(map(id, (e for chunk in chunks for e in chunk))) == sorted(map(id, examples))
     assert all(len(chunk) * max(map(len, chunk)) <= 80 for chunk in chunks)
     assert max(map(len, chunks)) > 1

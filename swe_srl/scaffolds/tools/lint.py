@@ -7,7 +7,7 @@ twice (F831). E112 and E113 are always syntax errors. Scoping follows pyflakes: 
 a name that may be bound is bound, an import of everything hides what is undefined. `# noqa` on a line is honoured.
 Invariant: reads one file, changes nothing, and answers for every input.
 """
-# ruff: noqa: D102, N802, N815, UP006, UP035, UP045
+# ruff: noqa: D102, N802, UP006, UP035, UP045
 # (annotations are evaluated when this runs, and Python 3.6 knows only typing's generics)
 
 import ast

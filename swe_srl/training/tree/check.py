@@ -46,6 +46,10 @@ class CheckedTreeEngine:
     agreement: Agreement | None = None
     """None before the first batch."""
 
+    def logprobs(self, model: Any, examples: Sequence[Example]) -> list[Sequence[float]]:
+        """See `Engine`. Not checked by itself: they count for nothing before a backward, which is."""
+        return self.tree.logprobs(model, examples)
+
     def backward(self, model: Any, examples: Sequence[Example], loss_fn: LossFn) -> BackwardResult:
         """See `Engine`. Raises UserError where tree and separate sequences disagree."""
         if self.agreement is None:
@@ -63,7 +67,7 @@ def check_tree(tree: Engine, model: Any, examples: Sequence[Example], temperatur
         logprobs, gradient = _outcome(tree, model, sliced)
         expected_logprobs, expected_gradient = _outcome(SequenceEngine(1, temperature), model, sliced)
     found = Agreement(
-        torch.cat([logprobs[key] - expected_logprobs[key] for key in expected_logprobs]).abs().mean().item(),
+        (logprobs - expected_logprobs).abs().mean().item(),
         ((gradient - expected_gradient).norm() / expected_gradient.norm()).item(),
     )
     device = next(model.parameters()).device.type
@@ -80,29 +84,20 @@ def check_tree(tree: Engine, model: Any, examples: Sequence[Example], temperatur
 
 
 def slice_of(examples: Sequence[Example]) -> list[Example]:
-    """A few short examples with the shapes of a tree: forks from one trunk at two places, and one from nothing.
-
-    Every example has an advantage of its own, by which it is known.
-    """
+    """A few short examples with the shapes of a tree: forks from one trunk at two places, and one from nothing."""
     longest = max(examples, key=len)
     ids = [*longest.prompt_ids, *longest.answer_ids]
     ids *= 1 + (PROMPT_TOKENS + ANSWER_TOKENS) // len(ids)
     trunk, rest = ids[:PROMPT_TOKENS], ids[PROMPT_TOKENS : PROMPT_TOKENS + ANSWER_TOKENS]
     early = PROMPT_TOKENS * 2 // 3
     shapes = [(trunk, rest), (trunk, rest[::-2]), (ids[:early], rest[::-1]), (ids[:early] + rest[:3], rest[3:]), (rest, trunk)]
-    return [Example(prompt, answer[:ANSWER_TOKENS], float(index)) for index, (prompt, answer) in enumerate(shapes)]
+    return [Example(prompt, answer[:ANSWER_TOKENS]) for prompt, answer in shapes]
 
 
-def _outcome(engine: Engine, model: Any, examples: Sequence[Example]) -> tuple[dict[int, Tensor], Tensor]:
-    """Log-probabilities by example, and a thinned gradient."""
-    logprobs: dict[int, Tensor] = {}
-
-    def loss_fn(logprobs_B_T: Tensor, mask_B_T: Tensor, advantages_B: Tensor) -> Tensor:
-        for row, mask, advantage in zip(logprobs_B_T.detach(), mask_B_T, advantages_B, strict=True):
-            logprobs[int(advantage)] = row[mask]
-        return sft_loss(logprobs_B_T, mask_B_T)
-
-    engine.backward(model, examples, loss_fn)
+def _outcome(engine: Engine, model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """All log-probabilities, and a thinned gradient."""
+    result = engine.backward(model, examples, lambda logprobs_B_T, rows: sft_loss(logprobs_B_T, rows.mask_B_T))
+    logprobs = torch.tensor([logprob for row in result.logprobs for logprob in row])
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     probes = [gradient.flatten()[:: 1 + gradient.numel() // PROBED].float() for gradient in gradients]
     for parameter in model.parameters():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swe_srl.training.logprobs import BackwardResult, Example, LossFn
+from swe_srl.training.logprobs import BackwardResult, Example, LossFn, Rows, rows_of, unpadded
 from swe_srl.training.tree.attention import LayerPrefix, Packing, TreePass, tree_attention
 from swe_srl.training.tree.head import token_logprobs
 from swe_srl.training.tree.planning import Branch, Trunk, cut, plan_tree
@@ -33,33 +33,44 @@ class TreeEngine:
     """Padded tokens whose activations are held at once; a longer trunk or branch goes alone."""
     temperature: float = 1.0
 
+    def logprobs(self, model: Any, examples: Sequence[Example]) -> list[Sequence[float]]:
+        """See `Engine`."""
+        with torch.no_grad():
+            walk = self._walk(model, examples, None)
+        return [walk.logprobs[index] for index in range(len(examples))]
+
     def backward(self, model: Any, examples: Sequence[Example], loss_fn: LossFn) -> BackwardResult:
         """See `Engine`."""
-        root = plan_tree([e.prompt_ids for e in examples], [e.answer_ids for e in examples])
-        run = _Backward(model, examples, loss_fn, self.tokens_per_microbatch, self.temperature)
-        with tree_attention(model):
-            run.below(root, {}, 0)
+        walk = self._walk(model, examples, loss_fn)
         return BackwardResult(
-            loss=run.loss,
-            answer_tokens=run.answer_tokens,
-            forward_tokens=run.forward_tokens,
+            loss=walk.loss,
+            answer_tokens=sum(map(len, walk.logprobs.values())),
+            forward_tokens=walk.forward_tokens,
             separate_tokens=sum(map(len, examples)),
-            mean_logprob=run.logprob_sum / max(1, run.answer_tokens),
+            logprobs=[walk.logprobs[index] for index in range(len(examples))],
         )
+
+    def _walk(self, model: Any, examples: Sequence[Example], loss_fn: LossFn | None) -> _Walk:
+        root = plan_tree([e.prompt_ids for e in examples], [e.answer_ids for e in examples])
+        walk = _Walk(model, examples, loss_fn, self.tokens_per_microbatch, self.temperature)
+        with tree_attention(model):
+            walk.below(root, {}, 0)
+        return walk
 
 
 @dataclass(slots=True)
-class _Backward:
-    """One backward over one batch."""
+class _Walk:
+    """One way through the tree of a batch: forward and backward, or forward alone, in the same parts and order."""
 
     model: Any
     examples: Sequence[Example]
-    loss_fn: LossFn
+    loss_fn: LossFn | None
+    """None: forward alone."""
     budget: int
     temperature: float
     loss: float = 0.0
-    logprob_sum: float = 0.0
-    answer_tokens: int = 0
+    logprobs: dict[int, Sequence[float]] = field(default_factory=dict)
+    """By example."""
     forward_tokens: int = 0
     device: torch.device = field(init=False)
 
@@ -67,16 +78,16 @@ class _Backward:
         self.device = next(self.model.parameters()).device
 
     def below(self, trunk: Trunk, prefix: Prefix, held: int) -> None:
-        """Train all that hangs off a trunk whose keys and values are `prefix`, while `held` tokens' activations are kept."""
+        """Take all that hangs off a trunk whose keys and values are `prefix`, while `held` tokens' activations are kept."""
         for chunk in cut(trunk.branches, self.budget - held):
-            self.train_branches(chunk, prefix)
+            self.take_branches(chunk, prefix)
         for child in trunk.children:
-            self.train_trunk(child, prefix, held)
+            self.take_trunk(child, prefix, held)
 
-    def train_trunk(self, trunk: Trunk, prefix: Prefix, held: int) -> None:
+    def take_trunk(self, trunk: Trunk, prefix: Prefix, held: int) -> None:
         """A trunk's forward, all that hangs off it, and its backward."""
         keeps = 2 * len(trunk.ids) <= self.budget - held
-        with torch.set_grad_enabled(keeps):
+        with torch.set_grad_enabled(keeps and self.loss_fn is not None):
             recorded = self.trunk_states(trunk, prefix)
         own = {
             layer: LayerPrefix(
@@ -86,6 +97,8 @@ class _Backward:
             for layer, (key, value) in recorded.items()
         }
         self.below(trunk, own, held + len(trunk.ids) if keeps else held)
+        if self.loss_fn is None:
+            return
         if not keeps:
             recorded = self.trunk_states(trunk, prefix)
         states, grads = [], []
@@ -106,13 +119,21 @@ class _Backward:
         self.forward(trunk.ids, range(trunk.start, trunk.end), tree)
         return tree.recorded
 
-    def train_branches(self, branches: Sequence[Branch], prefix: Prefix) -> None:
+    def take_branches(self, branches: Sequence[Branch], prefix: Prefix) -> None:
         """Forward, loss and backward of branches of one trunk."""
+        logprobs_B_T, rows = self.score(branches, prefix)
+        self.logprobs.update(zip((b.example for b in branches), unpadded(logprobs_B_T, rows.mask_B_T), strict=True))
+        if self.loss_fn is not None:
+            loss = self.loss_fn(logprobs_B_T, rows).sum() / len(self.examples)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.loss += loss.item()
+
+    def score(self, branches: Sequence[Branch], prefix: Prefix) -> tuple[Tensor, Rows]:
+        """Log-probabilities of the branches' answers, and what a loss needs beside them."""
         packing = Packing([len(b.ids) for b in branches], [b.limit for b in branches], self.device)
         ids = [id for branch in branches for id in branch.ids]
         positions = [position for b in branches for position in range(b.limit, b.limit + len(b.ids))]
         hidden_S_E = self.forward(ids, positions, TreePass(packing, prefix, records=False))
-        lengths = [len(branch.ids) - branch.unscored for branch in branches]
         predicting: list[int] = []
         start = 0
         for branch in branches:
@@ -125,14 +146,8 @@ class _Backward:
             torch.tensor(targets, device=self.device),
             self.temperature,
         )
-        mask_B_T = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
-        logprobs_B_T = torch.zeros(mask_B_T.shape, device=self.device).masked_scatter(mask_B_T, flat_N)
-        advantages_B = torch.tensor([self.examples[b.example].advantage for b in branches], device=self.device)
-        loss = self.loss_fn(logprobs_B_T, mask_B_T, advantages_B).sum() / len(self.examples)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.loss += loss.item()
-        self.logprob_sum += flat_N.detach().sum().item()
-        self.answer_tokens += len(targets)
+        rows = rows_of([self.examples[branch.example] for branch in branches], self.device)
+        return torch.zeros(rows.mask_B_T.shape, device=self.device).masked_scatter(rows.mask_B_T, flat_N), rows
 
     def forward(self, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> Tensor:
         """The model's last hidden states of packed tokens: hidden_S_E."""

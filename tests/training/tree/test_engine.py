@@ -118,13 +118,13 @@ def test_tokens_are_counted_as_they_go_through_the_model() -> None:
 
 def test_no_forward_is_larger_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    forward = engine._Backward.forward
+    forward = engine._Walk.forward
 
     def recording(self: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
         sizes.append(tree.packing.rows * tree.packing.longest)
         return forward(self, ids, positions, tree)
 
-    monkeypatch.setattr(engine._Backward, "forward", recording)
+    monkeypatch.setattr(engine._Walk, "forward", recording)
     outcome(TreeEngine(300), tiny_model(), bushy_batch())
     assert max(sizes) <= 300
     assert len(sizes) > 8
@@ -133,7 +133,7 @@ def test_no_forward_is_larger_than_the_budget(monkeypatch: pytest.MonkeyPatch) -
 def test_the_gradient_is_added_to_what_is_there() -> None:
     model, examples = tiny_model(), bushy_batch()
     once = outcome(TreeEngine(PLENTY), model, examples).gradients
-    TreeEngine(PLENTY).backward(model, examples, lambda logprobs, mask, advantages: 0 * logprobs.sum(1))
+    TreeEngine(PLENTY).backward(model, examples, lambda logprobs, rows: 0 * logprobs.sum(1))
     assert all(torch.equal(p.grad, once[n]) for n, p in model.named_parameters())
 
 
@@ -193,12 +193,12 @@ def test_a_wrong_mask_is_noticed(broken: type[Packing], monkeypatch: pytest.Monk
 
 
 def test_wrong_positions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = engine._Backward.forward
+    forward = engine._Walk.forward
 
     def packed(self: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
         return forward(self, ids, range(len(ids)), tree)
 
-    monkeypatch.setattr(engine._Backward, "forward", packed)
+    monkeypatch.setattr(engine._Walk, "forward", packed)
     notices(50)
 
 

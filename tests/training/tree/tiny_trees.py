@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from swe_srl.training.logprobs import BackwardResult, Engine, Example
+from swe_srl.training.logprobs import BackwardResult, Engine, Example, Rows
 from swe_srl.training.losses import grpo_loss, sft_loss
 
 VOCABULARY = 331
@@ -70,7 +70,8 @@ def outcome(engine: Engine, model: Any, examples: list[Example]) -> Outcome:
     """A loss in which both the advantages and the lengths count."""
     logprobs: dict[float, torch.Tensor] = {}
 
-    def loss_fn(logprobs_B_T: torch.Tensor, mask_B_T: torch.Tensor, advantages_B: torch.Tensor) -> torch.Tensor:
+    def loss_fn(logprobs_B_T: torch.Tensor, rows: Rows) -> torch.Tensor:
+        mask_B_T, advantages_B = rows.mask_B_T, rows.advantages_B
         for row, mask, advantage in zip(logprobs_B_T.detach(), mask_B_T, advantages_B, strict=True):
             logprobs[advantage.item()] = row[mask]
         policy = grpo_loss(logprobs_B_T, logprobs_B_T.detach(), mask_B_T, advantages_B, clip_low=0.2, clip_high=0.2)
