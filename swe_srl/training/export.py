@@ -33,7 +33,7 @@ def export_model(run: Path, to: Path, *, merge: bool = False, best: bool = False
     if to.exists():
         raise UserError(f"{to}: exists already; name another folder")
     if not merge:
-        write_folder(to, lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True) and None)
+        write_folder(to, lambda folder: _copy(source, folder))
         return
     if not is_adapter(source):
         raise UserError(f"{source}: is a whole model, with no adapter to merge; leave out --merge")
@@ -42,3 +42,7 @@ def export_model(run: Path, to: Path, *, merge: bool = False, best: bool = False
     model, tokenizer = load_policy(load_recipe(run / "recipe.toml").model.name)
     merged = PeftModel.from_pretrained(model, str(source)).merge_and_unload(safe_merge=True)
     write_folder(to, lambda folder: save_weights(folder, merged, tokenizer))
+
+
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
