@@ -142,8 +142,8 @@ class EvaluationSection(Section):
 
     @model_validator(mode="after")
     def _best_has_a_use(self) -> EvaluationSection:
-        if self.best is not None and not self.enabled:
-            raise ValueError("best needs evaluations: leave enabled at true")
+        if not self.enabled and (self.best is not None or self.every is not None):
+            raise ValueError("every and best need evaluations: leave enabled at true")
         if self.patience is not None and (self.best is None or self.every is None):
             raise ValueError("patience needs best and every: it counts evaluations between updates without a new best")
         return self

@@ -70,6 +70,8 @@ class Checkpoints:
             write_folder(final, write)
         for old in sorted(self._complete())[: -self.keep]:
             remove_folder(old)
+        for rest in self.folder.glob("*.*"):  # of a kill
+            shutil.rmtree(rest)
 
     def remove(self) -> None:
         """Remove all of them, when the run is finished."""

@@ -133,8 +133,9 @@ class RunFolder:
                 found[name] = file.tell()
         return found
 
-    def cut(self, lengths: Mapping[str, int]) -> None:
+    def go_back(self, lengths: Mapping[str, int]) -> None:
         """Cut the files of lines back to earlier lengths. Raises UserError where one has become shorter."""
+        (self.path / "failed-batch.json").unlink(missing_ok=True)
         for name in _LINES:
             wanted = lengths.get(name, 0)
             with (self.path / name).open("ab") as file:

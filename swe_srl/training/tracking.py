@@ -27,7 +27,7 @@ _SHOWN = (
     ("kl", "KL {:.3g}"),
     ("grad_norm", "|g| {:.3g}"),
     ("forward_tokens", "{:,} tokens"),
-    ("separate_tokens", "for {:,}"),
+    ("separate_tokens", "instead of {:,}"),
 )
 """The key figures of an update: metric, and how the terminal shows it."""
 

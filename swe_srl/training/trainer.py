@@ -156,8 +156,9 @@ def _go_back(run: _Run, data: dict[str, Any]) -> None:
         run.started -= run.progress.seconds
         run.optimizer_state = restore(checkpoint, run.model)
         run.sampler.update_weights(None)
-    run.folder.cut(run.progress.lines)
+    run.folder.go_back(run.progress.lines)
     run.folder.write_text("recipe.toml", run.recipe.to_toml())
+    run.folder.write_status("unfinished", run.progress.updates, run.seconds)
     run.evaluations.load(run.progress.updates)
     run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 

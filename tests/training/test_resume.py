@@ -218,6 +218,26 @@ def test_a_stopped_run_says_how_to_continue_and_does(
     assert everything(out) == whole(folder)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ['model.dtype="bfloat16"', "model.gradient_checkpointing=true"],
+        ['stages.0.engine="separate"', 'stages.0.schedule="cosine"', "stages.0.warmup=0.5", "stages.0.weight_decay=0.1"],
+    ],
+    ids=["bfloat16", "schedule"],
+)
+def test_it_does_so_whatever_the_recipe_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    recipe = load_recipe(folder / "sft.toml", overrides)
+    train(recipe, tmp_path / "whole", console=Console(quiet=True))
+    with monkeypatch.context() as patched:
+        stop_in(2, signal.SIGTERM, patched)
+        train(recipe, tmp_path / "stopped", console=Console(quiet=True))
+    train(recipe, tmp_path / "stopped", resume=True, console=Console(quiet=True))
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+
+
 def test_sigterm_ends_the_command_with_status_0(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "swe_srl.cli", "train"]
     options = ["--out", str(tmp_path / "run"), "--set", "stages.0.updates=1000", "--set", "evaluation.every=1000"]

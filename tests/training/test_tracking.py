@@ -51,7 +51,7 @@ def test_every_number_is_tracked_by_its_name() -> None:
 def test_the_key_figures_fit_on_a_line() -> None:
     assert line(METRICS, 40) == (
         "stage 2 srl 3/40  loss 0.001  reward 0.412  ± 0.250  valid 88%  kept 7  dropped 2  |g| 0.53  12,345 tokens  "
-        "for 98,765  sample 9.0 s + update 3.0 s  4,096 MiB"
+        "instead of 98,765  sample 9.0 s + update 3.0 s  4,096 MiB"
     )
     skipped = {**METRICS, "skipped": True, "loss": None}
     assert line(skipped, 40).startswith("stage 2 srl 3/40  skipped: no group differs in reward  reward 0.412")
