@@ -49,6 +49,25 @@ class ModelSection(Section):
     lora: LoraSection | None = Field(default=None, description="Train adapters alone; absent: train every weight.")
 
 
+class DifficultySection(Section):
+    """Training steps kept by how hard they are for a policy; a bound that is absent does not bound."""
+
+    file: str = Field(description="What `swe-srl profile` wrote with this recipe's data and prompt; other steps are dropped.")
+    min_std: float | None = Field(
+        default=None, ge=0, description="Least population std of a step's rewards; above 0 leaves out steps that teach nothing."
+    )
+    min_mean: float | None = Field(default=None, description="Least mean reward: leaves out what is too hard.")
+    max_mean: float | None = Field(default=None, description="Largest mean reward: leaves out what is too easy.")
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> DifficultySection:
+        if (self.min_std, self.min_mean, self.max_mean) == (None, None, None):
+            raise ValueError("give at least one of min_std, min_mean and max_mean: the file alone keeps everything")
+        if self.min_mean is not None and self.max_mean is not None and self.min_mean > self.max_mean:
+            raise ValueError("min_mean must not be above max_mean")
+        return self
+
+
 class DataSection(Section):
     """What is learnt from, and what is held out. The split is by task: all runs of a task stay on one side."""
 
@@ -71,6 +90,9 @@ class DataSection(Section):
     replay: str | None = Field(
         default=None,
         description="Run folder of `swe-srl replay --require …`: training steps that it marked or did not replay are dropped.",
+    )
+    difficulty: DifficultySection | None = Field(
+        default=None, description="Keep training steps by their difficulty; absent: keep all."
     )
     max_train_steps: int | None = Field(
         default=None, ge=1, description="Train on this many steps at most, drawn with the seed."
@@ -183,6 +205,11 @@ class StageSection(Section):
         ge=1,
         description="Padded tokens of one forward at most; a longer sequence goes alone. Results do not depend on it.",
     )
+    order: Literal["steps", "trajectories"] = Field(
+        default="steps",
+        description="steps: every step in random order; trajectories: random trajectories, the steps of each in a row: "
+        "a tree then shares most of their tokens.",
+    )
     engine: Literal["auto", "tree", "separate"] = Field(
         default="auto",
         description="tree computes what the samples of a batch share once; separate takes each alone; auto is tree wherever it "
@@ -215,19 +242,63 @@ class SrlStage(StageSection):
     """GRPO on the similarity of sampled actions to the expert's."""
 
     objective: Literal["srl"]
-    clip_low: float = Field(
-        default=0.2, gt=0, lt=1, description="Token ratios are clipped below 1 - this; idle at one update a batch."
-    )
-    clip_high: float = Field(
-        default=0.2, gt=0, description="Token ratios are clipped above 1 + this; idle at one update a batch."
-    )
     std_normalisation: bool = Field(default=True, description="Divide advantages by the group's standard deviation.")
+    policy_loss: Literal["clip", "cispo"] = Field(
+        default="clip",
+        description="clip: the smaller of plain and clipped ratio times the advantage; cispo: the log-probability times the "
+        "clipped ratio and the advantage, so that a clipped token still has a gradient.",
+    )
+    importance: Literal["token", "sequence"] = Field(
+        default="token", description="Ratios by token, or GSPO's one ratio a sample; sequence needs aggregation sequence."
+    )
+    clip_low: float = Field(
+        default=0.2, gt=0, le=1, description="Ratios are clipped below 1 - this (1: no bound); idle at one update a batch."
+    )
+    clip_high: float = Field(default=0.2, gt=0, description="Ratios are clipped above 1 + this; idle at one update a batch.")
+    aggregation: Literal["sequence", "token", "constant"] = Field(
+        default="sequence",
+        description="sequence: a mean over each sample's tokens, then over samples; token: a mean over all the batch's tokens; "
+        "constant: their sum, divided by the number of samples times sampling.max_tokens.",
+    )
+    kl_coefficient: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the KL to the reference: the policy without its adapter, or as the stage found it.",
+    )
+    kl_estimator: Literal["k3", "k2"] = Field(default="k3", description="How the KL is estimated; idle at kl_coefficient 0.")
+    mini_batches: int = Field(
+        default=1, ge=1, description="Parts of whole steps that a batch is cut into; each is an update of its own."
+    )
+    passes: int = Field(default=1, ge=1, description="How often a batch is gone through.")
+    mismatch: Literal["none", "token", "sequence"] = Field(
+        default="none",
+        description="Weights by the trainer's probability over the sampler's: token clamps each token's ratio to the next two "
+        "options; sequence takes the ratio of whole samples, and leaves out those outside of them.",
+    )
+    mismatch_low: float = Field(default=0.0, ge=0, description="Lower bound of the correction's ratio; idle at mismatch none.")
+    mismatch_high: float = Field(default=2.0, gt=0, description="Upper bound of the correction's ratio; idle at mismatch none.")
     epsilon: float = Field(
         default=0.01, ge=0, description="Dynamic sampling keeps a group if the population std of its rewards is above this."
     )
-    max_refills: int = Field(
-        default=4, ge=0, description="Draws that replace dropped groups, at most; then the batch is used unfilled."
+    max_refills: int = Field(default=4, ge=0, description="Draws that replace dropped groups, at most.")
+    exhausted: Literal["use", "skip", "stop"] = Field(
+        default="use",
+        description="What is done where the refills did not fill a batch: use what there is, skip the update, or stop the run.",
     )
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> SrlStage:
+        if self.importance == "sequence" and self.aggregation != "sequence":
+            raise ValueError(
+                'importance = "sequence" needs aggregation = "sequence": sums over tokens would weight one ratio by its length'
+            )
+        if self.importance == "sequence" and self.policy_loss == "cispo":
+            raise ValueError('policy_loss = "cispo" weights tokens one by one: it needs importance = "token"')
+        if self.mini_batches > self.steps_per_update:
+            raise ValueError("mini_batches cannot be more than steps_per_update: a part holds one step at least")
+        if self.mismatch_low >= self.mismatch_high:
+            raise ValueError("mismatch_low must be less than mismatch_high")
+        return self
 
 
 Stage = Annotated[SftStage | SrlStage, Field(discriminator="objective")]

@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl"
 NO_DAEMON = {"DOCKER_HOST": "unix:///nonexistent.sock"}
 COMMANDS = [
-    *([name] for name in ("doctor", "import", "stats", "export", "replay", "record", "train", "report", "quickstart")),
+    *(
+        [name]
+        for name in ("doctor", "import", "stats", "export", "replay", "record", "train", "profile", "report", "quickstart")
+    ),
     ["export-model"],
     *(["env", name] for name in ("docker", "base", "build", "list", "shell", "reap", "prune")),
 ]

@@ -33,6 +33,16 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_section_inside_a_section_reads_back_equal_and_is_explained(recipe: Path) -> None:
+    read = load_recipe(recipe, ['data.difficulty={file="p.jsonl", min_std=0.1}'])
+    recipe.write_text(read.to_toml())
+    assert load_recipe(recipe) == read
+    with pytest.raises(
+        UserError, match=r"data\.difficulty\.min: unknown option; known here: file, max_mean, min_mean, min_std"
+    ):
+        load_recipe(recipe, ["data.difficulty.min=1"])
+
+
 def test_stages_are_typed_by_their_objective(recipe: Path) -> None:
     sft, srl = load_recipe(recipe).stages
     assert isinstance(sft, SftStage)
@@ -63,7 +73,10 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stages.1.learning_rate=1", "stages.1.learning_rate: unknown option; known here: clip_high, clip_low, engine, epochs"),
+        (
+            "stages.1.learning_rate=1",
+            "stages.1.learning_rate: unknown option; known here: aggregation, clip_high, clip_low, engine",
+        ),
         ("stages.0.epsilon=0.1", "stages.0.epsilon: unknown option"),
         ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, lora, name"),
         ("speed=1", "speed: unknown option; known here: checkpoints, data, evaluation, model"),
@@ -74,6 +87,15 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
         ("stages.0.updates=3", "stages.0: give exactly one of `updates` and `epochs`"),
         ('stages.0.objective="dpo"', "'dpo'"),
         ('model.dtype="float16"', "model.dtype: input should be 'float32' or 'bfloat16' (given 'float16')"),
+        ('stages.1={importance="sequence", aggregation="token", updates=1, lr=1.0, objective="srl"}', "needs aggregation = "),
+        (
+            'stages.1={importance="sequence", policy_loss="cispo", updates=1, lr=1.0, objective="srl"}',
+            'policy_loss = "cispo" weights tokens one by one: it needs importance = "token"',
+        ),
+        ("stages.1.mini_batches=9", "stages.1: mini_batches cannot be more than steps_per_update"),
+        ("stages.1.mismatch_high=0.0", "stages.1.mismatch_high: input should be greater than 0"),
+        ("stages.1.mismatch_low=2.0", "stages.1: mismatch_low must be less than mismatch_high"),
+        ("stages.0.kl_coefficient=0.1", "stages.0.kl_coefficient: unknown option"),
         ("sampling.samples=1", "sampling.samples of at least 2"),
         ("sampling.temperature=0", "sampling.temperature above 0"),
         ("data.targets=[]", "data.targets: list should have at least 1 item"),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from swe_srl.cli.options import Json
-from swe_srl.cli.output import exit_unless, output, say
+from swe_srl.cli.output import exit_unless, output, say, table_of
 from swe_srl.errors import UserError
 
 
@@ -77,6 +77,38 @@ def export_model(
 
     write(run, to, merge=merge, best=best)
     output(as_json, {"model": str(to)}, lambda: str(to))
+
+
+def profile(
+    recipe: Annotated[Path, typer.Argument(help="A recipe; profiled are its training steps under its model.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The profile, JSON lines; the recipe's data.difficulty.file by default.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override an option: key.sub=value. Repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sample every training step of a recipe and write how hard each is: mean and standard deviation of its rewards.
+
+    What was sampled is kept in the cache: the same command goes on where it was interrupted.
+
+    Example: swe-srl profile recipes/quickstart.toml --to difficulty.jsonl --set sampling.samples=16
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from swe_srl.recipes import load_recipe
+    from swe_srl.training.profiling import profile as run
+
+    loaded = load_recipe(recipe, overrides or ())
+    file = to or (Path(loaded.data.difficulty.file) if loaded.data.difficulty else None)
+    if file is None:
+        raise UserError(f"{recipe}: names no profile; set data.difficulty in it or pass --to")
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("sampling steps", total=None)
+        found = run(loaded, file, lambda done, total: bars.update(task, completed=done, total=total))
+    summary = found.to_json()
+    say(f"{summary['steps']} steps in {file}: {summary['sampled']} sampled, {summary['cached']} from the cache")
+    output(as_json, summary, lambda: table_of(summary["by_mean_reward"]))
 
 
 def report(

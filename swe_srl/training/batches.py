@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from swe_srl.config import SamplingSection, SftStage, SrlStage
 from swe_srl.policy.base import Sampler
-from swe_srl.training.data import StepOrder, TrainingStep
+from swe_srl.training.data import TrainingStep, step_order
+from swe_srl.training.filtering import usable
 from swe_srl.training.groups import GroupSource, examples_of, group_metrics, group_records
 from swe_srl.training.logprobs import Example
 
@@ -61,7 +62,7 @@ class SftBatches:
     """The expert's whole answers, `steps_per_update` at a time."""
 
     def __init__(self, stage: SftStage, items: Sequence[TrainingStep], seed: str) -> None:
-        self.stage, self.items, self.order = stage, items, StepOrder(len(items), seed)
+        self.stage, self.items, self.order = stage, items, step_order(items, stage, seed)
 
     def __next__(self) -> Batch:
         """See `Batches`."""
@@ -86,12 +87,12 @@ class SrlBatches:
         self, stage: SrlStage, items: Sequence[TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str
     ) -> None:
         self.stage = stage
-        self.source = GroupSource(items, StepOrder(len(items), seed), sampler, sampling, seed)
+        self.source = GroupSource(items, step_order(items, stage, seed), sampler, sampling, seed)
 
     def __next__(self) -> Batch:
         """See `Batches`."""
         stage, filled = self.stage, self.source.batch(self.stage)
-        examples = examples_of(filled.kept, stage)
+        examples = examples_of(usable(filled, size=stage.steps_per_update, exhausted=stage.exhausted), stage)
         return Batch(examples, group_metrics(filled, stage), group_records(filled, stage), dict(self.source.seconds))
 
     def state(self) -> dict[str, int]:

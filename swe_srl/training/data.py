@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from swe_srl.config import DataSection, PromptSection, Recipe
+from swe_srl.config import DataSection, DifficultySection, PromptSection, Recipe, Stage
 from swe_srl.environments.marks import Marks
 from swe_srl.errors import UserError
 from swe_srl.policy.encoding import StepEncoder
@@ -24,6 +24,7 @@ from swe_srl.policy.format import render_action
 from swe_srl.policy.prompts import FittedPrompt, PromptOptions, PromptTooLongError, encode_answer
 from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.kinds import KINDS, action_kind
+from swe_srl.training.difficulty import Difficulty, against, content_key, read_profile
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Step, Trajectory
 
@@ -93,6 +94,7 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     validation_steps = _targets(steps_of(validation), recipe.data, held_out.dropped)
     if recipe.data.replay is not None:
         train_steps = _vouched_for(train_steps, Marks(Path(recipe.data.replay)), dataset.dropped)
+    profile = read_profile(Path(recipe.data.difficulty.file)) if recipe.data.difficulty else {}
     limits = recipe.data.max_train_steps, recipe.data.max_validation_steps
     total = _wanted(train_steps, limits[0]) + _wanted(validation_steps, limits[1])
     done = itertools.count(1)
@@ -100,7 +102,7 @@ def load_dataset(recipe: Recipe, tokenizer: Any, progress: Callable[[int, int], 
     def encode_train(steps: Sequence[Step]) -> Iterator[TrainingStep | None]:
         for item in _encode(steps, encoder, tokenizer if writes_targets else None, dataset):
             progress(min(next(done), total), total)
-            yield item
+            yield _hard_enough(item, recipe.data.difficulty, profile, dataset.dropped)
 
     def encode_validation(steps: Sequence[Step]) -> Iterator[Step | None]:
         for item in _encode(steps, encoder, None, held_out):
@@ -178,11 +180,13 @@ def tools_for(step: Step) -> Sequence[Mapping[str, Any]]:
 class StepOrder:
     """An endless seeded order over n steps: a new permutation each epoch, each step once an epoch.
 
-    Invariant: the order depends on (n, seed) and `position` alone, so a position is all there is to remember.
+    Invariant: the order depends on (n, blocks, seed) and `position` alone, so a position is all there is to remember.
     """
 
-    def __init__(self, n: int, seed: str, position: int = 0) -> None:
+    def __init__(self, n: int, seed: str, position: int = 0, blocks: Sequence[Sequence[int]] | None = None) -> None:
+        """`blocks`: the n indices in runs that stay together, in their own order; absent: each by itself."""
         self.n, self.seed, self.position = n, seed, position
+        self.blocks = [[index] for index in range(n)] if blocks is None else blocks
 
     def take(self, count: int) -> list[int]:
         """The next `count` indices."""
@@ -194,8 +198,17 @@ class StepOrder:
         epoch, offset = divmod(position, self.n)
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
-            self._order = random.Random(f"{self.seed}/{epoch}").sample(range(self.n), self.n)
+            blocks = random.Random(f"{self.seed}/{epoch}").sample(self.blocks, len(self.blocks))
+            self._order = [index for block in blocks for index in block]
         return self._order[offset]
+
+
+def step_order(items: Sequence[TrainingStep], stage: Stage, seed: str) -> StepOrder:
+    """The order in which a stage draws its steps."""
+    if stage.order == "steps":
+        return StepOrder(len(items), seed)
+    runs = itertools.groupby(range(len(items)), key=lambda index: id(items[index].step.trajectory))
+    return StepOrder(len(items), seed, blocks=[list(run) for _, run in runs])
 
 
 def _targets(steps: Sequence[Step], options: DataSection, dropped: Counter[str]) -> list[Step]:
@@ -262,6 +275,18 @@ def _vouched_for(steps: Sequence[Step], marks: Marks, dropped: Counter[str]) -> 
     against = [marks.against(step) for step in steps]
     dropped.update(f"replay: {reason}" for reason in against if reason is not None)
     return [step for step, reason in zip(steps, against, strict=True) if reason is None]
+
+
+def _hard_enough(
+    item: TrainingStep | None, options: DifficultySection | None, profile: Mapping[str, Difficulty], dropped: Counter[str]
+) -> TrainingStep | None:
+    """The step, where the recipe keeps it by its difficulty; else None, counted."""
+    if item is None or options is None:
+        return item
+    reason = against(profile.get(content_key(item.prompt_ids, item.expert)), options)
+    if reason is not None:
+        dropped[reason] += 1
+    return item if reason is None else None
 
 
 def _wanted(steps: Sequence[Step], limit: int | None) -> int:

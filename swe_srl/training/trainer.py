@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_mem
 from swe_srl.training.evaluations import BEST, Evaluations
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
-from swe_srl.training.logprobs import BackwardResult, Engine, LossFn
-from swe_srl.training.losses import grpo_loss, sft_loss
+from swe_srl.training.logprobs import BackwardResult, Engine, Example
+from swe_srl.training.objective import Objective
+from swe_srl.training.reference import open_reference
 from swe_srl.training.resume import check_data, check_recipe, fingerprint, version_changes
 from swe_srl.training.schedule import learning_rate
 from swe_srl.training.summary import RunSummary, summary
@@ -198,6 +200,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     if progress.update > 0:
         batches.restore(progress.batches)
         run.optimizer.load_state_dict(run.optimizer_state)
+    objective = _objective(run, index, stage)
     advance = _bar(run.bars, f"stage {index + 1} {stage.objective}")
     while True:
         advance(progress.update, total)
@@ -215,7 +218,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         place = {"stage": index + 1, "update": progress.update + 1}
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
-            metrics |= _update(run, stage, engine, run.optimizer, batch, lr, name)
+            metrics |= _update(run, objective, engine, run.optimizer, batch, lr, name)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": peak_memory_mb()}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
@@ -235,17 +238,48 @@ def _batches(run: _Run, index: int, stage: Stage) -> Batches:
     return SftBatches(stage, items, seed)
 
 
+def _objective(run: _Run, index: int, stage: Stage) -> Objective:
+    reference = None
+    if isinstance(stage, SrlStage) and stage.kl_coefficient:
+        kept = run.folder.path / "reference" / str(index + 1)
+        reference = open_reference(run.model, kept, begun=run.progress.update > 0)
+        run.say(f"the KL is to {reference}")
+    return Objective(stage, run.recipe.sampling.max_tokens, reference)
+
+
 def _update(
-    run: _Run, stage: Stage, engine: Engine, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, name: str
+    run: _Run, objective: Objective, engine: Engine, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, name: str
 ) -> dict[str, Any]:
-    """One backward and one optimizer step; refuses to step on anything that is not finite."""
+    """The optimizer steps of one batch."""
     run.model.train()
-    optimizer.zero_grad(set_to_none=True)
     # Around training alone: a sampler under autocast would cast every weight again for each token it draws.
     with run.accelerator.autocast():
-        result: BackwardResult = engine.backward(run.model, batch.examples, _loss_fn(stage))
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), stage.max_grad_norm))
+        steps = objective.steps(engine, run.model, batch.examples)
+    results, grad_norms = [], []
+    for examples in steps:
+        result, grad_norm = _step(run, objective, engine, optimizer, examples, lr, (batch, name))
+        results.append(result)
+        grad_norms.append(grad_norm)
+    run.sampler.update_weights(None)
+    return objective.metrics(steps, results) | {"grad_norm": fmean(grad_norms)}
+
+
+def _step(
+    run: _Run,
+    objective: Objective,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    lr: float,
+    where: tuple[Batch, str],
+) -> tuple[BackwardResult, float]:
+    """One backward and one optimizer step; refuses to step on anything that is not finite. Returns the gradient norm, too."""
+    optimizer.zero_grad(set_to_none=True)
+    with run.accelerator.autocast():
+        result: BackwardResult = engine.backward(run.model, examples, objective.loss_fn(examples))
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), objective.stage.max_grad_norm))
     if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
+        batch, name = where
         place = {"where": name, "loss": str(result.loss), "grad_norm": str(grad_norm)}
         run.folder.write_json("failed-batch.json", {**place, "examples": batch.to_json(run.tokenizer)})
         raise UserError(
@@ -255,19 +289,7 @@ def _update(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    run.sampler.update_weights(None)
-    tokens = {name: getattr(result, name) for name in ("answer_tokens", "forward_tokens", "separate_tokens")}
-    return {"loss": result.loss, "grad_norm": grad_norm, "entropy": -result.mean_logprob, **tokens}
-
-
-def _loss_fn(stage: Stage) -> LossFn:
-    if isinstance(stage, SrlStage):
-        low, high = stage.clip_low, stage.clip_high
-        # With one update a batch the old policy is the current one; computing it apart would only add rounding.
-        return lambda logprobs, rows: grpo_loss(
-            logprobs, logprobs.detach(), rows.mask_B_T, rows.advantages_B, clip_low=low, clip_high=high
-        )
-    return lambda logprobs, rows: sft_loss(logprobs, rows.mask_B_T)
+    return result, grad_norm
 
 
 def _evaluate(run: _Run, name: str) -> None:

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hand_made import trajectory
@@ -9,6 +10,7 @@ from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.training import data
 from swe_srl.training.data import StepOrder, check_context, load_dataset, split
+from swe_srl.training.difficulty import Difficulty, content_key, write_profile
 
 
 def section(**options: object) -> DataSection:
@@ -184,3 +186,26 @@ def test_the_order_takes_each_step_once_an_epoch_and_resumes_at_a_position() -> 
     assert taken[:5] != taken[5:10] or taken[5:10] != taken[10:]
     assert StepOrder(5, "0/1", position=7).take(8) == taken[7:]
     assert StepOrder(50, "0/1").take(50) != StepOrder(50, "0/2").take(50)
+
+
+def test_steps_are_kept_by_their_difficulty(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(data, "load", lambda paths: [trajectory("a", "t1", ["ls", "pwd", "id"]), trajectory("h", "held")])
+    items = load_dataset(recipe(hold_out_tasks=["held"]), tokenizer).train
+    rewards = [(0.0, 1.0), (1.0, 1.0)]
+    rows = [Difficulty(content_key(i.prompt_ids, i.expert), r, 2).to_json() for i, r in zip(items, rewards, strict=False)]
+    write_profile(tmp_path / "profile.jsonl", rows)
+    difficulty = {"file": str(tmp_path / "profile.jsonl"), "min_std": 0.1}
+    dataset = load_dataset(recipe(hold_out_tasks=["held"], difficulty=difficulty), tokenizer)
+    assert [item.step.id for item in dataset.train] == ["a@0"]
+    assert [step.id for step in dataset.validation] == ["h@0", "h@1"]
+    assert dataset.dropped == Counter(
+        {
+            "difficulty: the rewards' std is below 0.1": 1,
+            f"difficulty: the step, prompted like this, is not in {tmp_path}/profile.jsonl": 1,
+        }
+    )
+    other = PromptSection(tool_descriptions=False)
+    with pytest.raises(UserError, match="no training steps left of 3; left out: 3 because difficulty: the step, prompted like"):
+        load_dataset(recipe(other, hold_out_tasks=["held"], difficulty=difficulty), tokenizer)

@@ -2,7 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from swe_srl.training.filtering import fill_batch, is_informative
+from swe_srl.errors import UserError
+from swe_srl.training.filtering import Filled, fill_batch, is_informative, usable
 
 
 def test_the_threshold_is_the_population_std_and_is_strict() -> None:
@@ -50,3 +51,18 @@ def test_the_cap_leaves_the_batch_short(cap: int) -> None:
     source = Source(*[FLAT] * 6)
     filled = fill(source, 2, cap)
     assert (filled.kept, len(filled.dropped), filled.refills, source.asked) == ([], 2 * (cap + 1), cap, [2] * (cap + 1))
+
+
+def test_a_full_batch_is_used_whatever_is_to_be_done_about_short_ones() -> None:
+    filled = Filled(kept=[GOOD, GOOD], dropped=[FLAT])
+    assert [usable(filled, size=2, exhausted=what) for what in ("use", "skip", "stop")] == [[GOOD, GOOD]] * 3  # type: ignore[arg-type]
+
+
+def test_a_short_batch_is_used_skipped_or_stops_the_run() -> None:
+    filled = Filled(kept=[GOOD], dropped=[FLAT] * 5, refills=4)
+    assert usable(filled, size=2, exhausted="use") == [GOOD]
+    assert usable(filled, size=2, exhausted="skip") == []
+    with pytest.raises(
+        UserError, match="only 1 of 6 groups differ in their rewards, and 2 were wanted, after 4 refills: raise"
+    ):
+        usable(filled, size=2, exhausted="stop")

@@ -18,7 +18,7 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.recipes import load_recipe
 from swe_srl.rollouts.steps import Estimate
-from swe_srl.training import trainer
+from swe_srl.training import objective, trainer
 from swe_srl.training.logprobs import sequence_logprobs
 from swe_srl.training.summary import RunSummary
 from swe_srl.training.trainer import train
@@ -313,13 +313,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: float
 ) -> None:
     calls: list[int] = []
-    real = trainer.sft_loss
+    real = objective.sft_loss
 
     def poisoned(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return real(logprobs, mask) * (poison if len(calls) == 2 else 1.0)
 
-    monkeypatch.setattr(trainer, "sft_loss", poisoned)
+    monkeypatch.setattr(objective, "sft_loss", poisoned)
     with pytest.raises(UserError, match=rf"stage 1 \(sft\), update 2: loss {poison}"):
         run(recipe, tmp_path / "run")
     failed = json.loads((tmp_path / "run" / "failed-batch.json").read_text())
@@ -381,3 +381,61 @@ def test_bfloat16_is_arithmetic_only_so_small_steps_are_not_rounded_away(
     moved = (weights(folder / "checkpoint") - weights(policy_folder)).abs()
     assert 0.9e-6 < moved.max() < 2.1e-6
     assert (moved > 0).float().mean() > 0.5
+
+
+def with_stage(recipe: Recipe, index: int, **options: Any) -> Recipe:
+    """Only that stage, with other options."""
+    return recipe.model_copy(update={"stages": [recipe.stages[index].model_copy(update=options)]})
+
+
+def test_a_batch_may_have_several_updates_held_by_a_kl(recipe: Recipe, tmp_path: Path, scripted: type[ScriptedSampler]) -> None:
+    found = {}
+    for engine in ("tree", "separate"):
+        scripted.script = [(EXACT, OTHER, INVALID)] * 4
+        several = {"mini_batches": 2, "passes": 2, "kl_coefficient": 0.1, "clip_low": 0.01, "clip_high": 0.01}
+        found[engine] = lines(run(with_stage(recipe, 1, engine=engine, **several), tmp_path / engine).folder, "metrics.jsonl")
+    first, second = found["tree"]
+    length = {text: len(text) + 1 for text in (EXACT, OTHER, INVALID)}
+    assert first["optimizer_steps"] == 4
+    assert first["answer_tokens"] == 4 * sum(length.values()), "2 steps, twice"
+    # The reference is the policy before the batch: only the second part's first pass is apart from it already.
+    assert 0 <= first["kl"] < second["kl"]
+    assert 0 < first["clipped"] < 1
+    assert first["mismatch_mean"] == pytest.approx(first["entropy"]), "the script's log-probabilities are all 0"
+    assert (tmp_path / "tree" / "reference" / "1" / "model.safetensors").is_file()
+    for tree, separate in zip(*found.values(), strict=True):
+        for name in ("loss", "grad_norm", "entropy", "kl", "mismatch_mean"):
+            assert tree[name] == pytest.approx(separate[name], abs=2e-3), name
+
+
+@pytest.mark.parametrize(("exhausted", "updated"), [("use", True), ("skip", False)])
+def test_what_happens_to_a_batch_that_the_refills_did_not_fill(
+    recipe: Recipe, tmp_path: Path, scripted: type[ScriptedSampler], exhausted: str, updated: bool
+) -> None:
+    scripted.script = [(EXACT, OTHER, INVALID), (EXACT,) * 3, (EXACT,) * 3]
+    short = with_stage(recipe, 1, updates=1, exhausted=exhausted)
+    (metrics,) = lines(run(short, tmp_path / "run").folder, "metrics.jsonl")
+    assert (metrics["groups_kept"], metrics["groups_dropped"], metrics["batch_full"]) == (1, 2, False)
+    assert metrics["skipped"] is not updated
+    assert ("loss" in metrics) is updated
+
+
+def test_a_run_may_stop_at_a_batch_that_the_refills_did_not_fill(
+    recipe: Recipe, tmp_path: Path, scripted: type[ScriptedSampler]
+) -> None:
+    scripted.script = [(EXACT, OTHER, INVALID), (EXACT,) * 3, (EXACT,) * 3]
+    with pytest.raises(UserError, match="only 1 of 3 groups differ in their rewards, and 2 were wanted, after 1 refills"):
+        run(with_stage(recipe, 1, updates=1, exhausted="stop"), tmp_path / "run")
+
+
+def test_sft_on_the_steps_of_a_trajectory_shares_their_prefix(recipe: Recipe, tmp_path: Path) -> None:
+    write_jsonl(Path(recipe.data.train[0]), [trajectory("a", "lib-1", ["ls"] * 8), trajectory("c", "held-1", ["ls"])])
+    found = {}
+    for engine in ("tree", "separate"):
+        stage = {"engine": engine, "order": "trajectories", "steps_per_update": 8, "updates": 2}
+        found[engine] = lines(run(with_stage(recipe, 0, **stage), tmp_path / engine).folder, "metrics.jsonl")
+    for tree, separate in zip(*found.values(), strict=True):
+        assert tree["loss"] == pytest.approx(separate["loss"], abs=1e-4)
+        assert tree["grad_norm"] == pytest.approx(separate["grad_norm"], rel=1e-3)
+        assert tree["separate_tokens"] == separate["separate_tokens"]
+        assert tree["forward_tokens"] < tree["separate_tokens"] / 3
