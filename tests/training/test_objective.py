@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from swe_srl.config import SftStage, SrlStage
 from swe_srl.training.logprobs import Engine, Example, SequenceEngine
 from swe_srl.training.objective import Objective, mini_batches
-from swe_srl.training.reference import Reference
+from swe_srl.training.reference import Reference, open_reference
 from swe_srl.training.tree.engine import TreeEngine
 
 
@@ -183,8 +184,6 @@ def test_over_several_steps_tokens_and_clipping_are_counted(model: LlamaForCausa
 
 
 def test_the_kl_starts_at_nothing_and_grows_as_the_policy_moves_away(model: LlamaForCausalLM, tmp_path: Any) -> None:
-    from swe_srl.training.reference import open_reference
-
     engine, examples = TreeEngine(300), batch()
     reference = open_reference(model, tmp_path / "reference", begun=False)
     assert str(reference) == "the policy as this stage found it"
@@ -209,10 +208,6 @@ def test_the_kl_starts_at_nothing_and_grows_as_the_policy_moves_away(model: Llam
 
 
 def test_the_reference_of_an_adapter_is_the_model_under_it(model: LlamaForCausalLM, tmp_path: Any) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    from swe_srl.training.reference import open_reference
-
     engine, examples = TreeEngine(300), batch()
     base = engine.logprobs(model, examples)
     policy = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
