@@ -20,6 +20,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class LoraSection(Section):
+    """Low-rank adapters (arXiv 2106.09685): the model's own weights stay as they are. Needs peft."""
+
+    rank: int = Field(default=16, ge=1, description="Rank of each adapter.")
+    alpha: float = Field(default=32.0, gt=0, description="Adapters count alpha / rank times.")
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Dropout before each adapter; above 0 a batch cannot be trained as one tree."
+    )
+    targets: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Ends of the names of the layers adapted; absent: every linear layer but the head.",
+    )
+
+
 class ModelSection(Section):
     """Which policy is trained, and where."""
 
@@ -31,6 +46,7 @@ class ModelSection(Section):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations in backward: less memory, more time."
     )
+    lora: LoraSection | None = Field(default=None, description="Train adapters alone; absent: train every weight.")
 
 
 class DifficultySection(Section):
@@ -192,12 +208,45 @@ class SamplingSection(Section):
         return self
 
 
+Figure = Literal["mean_reward", "format_validity", "mean_similarity", "mean_similarity_valid", "tool_accuracy"]
+"""What an evaluation measures; the higher the better."""
+
+
 class EvaluationSection(Section):
     """Greedy evaluation on the held-out steps, before training and after stages."""
 
     enabled: bool = Field(default=True, description="Evaluate at all; without held-out steps there is nothing to evaluate.")
     each_stage: bool = Field(default=True, description="Also evaluate between stages.")
     max_tokens: int | None = Field(default=None, ge=1, description="Longest answer, in tokens; absent: as in sampling.")
+    every: int | None = Field(default=None, ge=1, description="Also evaluate after every so many updates of a stage.")
+    best: Figure | None = Field(
+        default=None, description="Keep the weights of the evaluation in which this figure was highest, in checkpoint-best/."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="End a stage after this many evaluations in a row without a new best."
+    )
+
+    @model_validator(mode="after")
+    def _best_has_a_use(self) -> EvaluationSection:
+        if not self.enabled and (self.best is not None or self.every is not None):
+            raise ValueError("every and best need evaluations: leave enabled at true")
+        if self.patience is not None and (self.best is None or self.every is None):
+            raise ValueError("patience needs best and every: it counts evaluations between updates without a new best")
+        return self
+
+
+class CheckpointSection(Section):
+    """What a killed run can be continued from."""
+
+    every: int = Field(default=10, ge=0, description="Save after every so many updates of the run; 0: only when it is stopped.")
+    keep: int = Field(default=1, ge=1, description="How many of the newest are kept until the run is finished.")
+
+
+class TrackingSection(Section):
+    """Where metrics go besides metrics.jsonl and the terminal."""
+
+    trackers: list[str] = Field(default=[], description="accelerate's trackers by name, for example tensorboard or wandb.")
+    project: str = Field(default="swe-srl", min_length=1, description="The project's name, for trackers that group runs by it.")
 
 
 class StageSection(Section):
@@ -230,6 +279,8 @@ class StageSection(Section):
         description="tree computes what the samples of a batch share once; separate takes each alone; auto is tree wherever it "
         "is exact for the model, and says so.",
     )
+
+    from_best: bool = Field(default=False, description="Start from the best weights so far (evaluation.best), not the last.")
 
     @model_validator(mode="after")
     def _one_length(self) -> StageSection:
@@ -327,6 +378,8 @@ class Recipe(Section):
     prompt: PromptSection = PromptSection()
     sampling: SamplingSection = SamplingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    checkpoints: CheckpointSection = CheckpointSection()
+    tracking: TrackingSection = TrackingSection()
     stages: list[Stage] = Field(min_length=1, description="What is done, in order; each an `sft` or `srl` stage.")
 
     @model_validator(mode="after")
@@ -336,6 +389,14 @@ class Recipe(Section):
                 raise ValueError("an srl stage needs sampling.samples of at least 2: a group of one has no variance")
             if self.sampling.temperature == 0:
                 raise ValueError("an srl stage needs sampling.temperature above 0: greedy samples do not differ")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_best(self) -> Recipe:
+        if self.stages[0].from_best:
+            raise ValueError("the first stage cannot start from_best: nothing was trained before it")
+        if self.evaluation.best is None and any(stage.from_best for stage in self.stages):
+            raise ValueError("from_best needs evaluation.best: name the figure that decides which weights are best")
         return self
 
     def to_toml(self) -> str:

@@ -16,7 +16,8 @@ from swe_srl.environments.run import ReplayOptions, replay_command
 from swe_srl.errors import UserError
 from swe_srl.recipes import load_recipe
 from swe_srl.report.html import write_report
-from swe_srl.training.trainer import RunSummary, train
+from swe_srl.training.summary import RunSummary
+from swe_srl.training.trainer import train
 
 TASKS = Path("environments")
 TRAJECTORIES = "trajectories"

@@ -31,6 +31,7 @@ COMMANDS = [
         [name]
         for name in ("doctor", "import", "stats", "export", "replay", "record", "train", "profile", "report", "quickstart")
     ),
+    ["export-model"],
     *(["env", name] for name in ("docker", "base", "build", "list", "shell", "reap", "prune")),
 ]
 
@@ -254,6 +255,22 @@ def test_a_run_folder_on_a_full_disk(client: DockerClient, base_image: str, smal
 
 
 # replay
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "name a recipe, or the folder of a run to go on with: --resume RUN"),
+        (["train", "--resume", "run", "--out", "other"], "--resume goes on in the folder it names: leave out --out and"),
+        (["train", "--resume", "run"], "run: holds no run to continue"),
+        (["export-model", "run", "--to", "model"], "run: has no checkpoint/: it is not finished, or this is not the folder of"),
+    ],
+)
+def test_runs_that_are_not_there(tmp_path: Path, arguments: list[str], message: str) -> None:
+    status, out, err = _run(*arguments, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_replay_of_what_ships(client: DockerClient, base_image: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swe_srl.config import Recipe, SftStage, SrlStage, VllmSection
+from swe_srl.config import LoraSection, Recipe, SftStage, SrlStage, VllmSection
 from swe_srl.errors import UserError
 from swe_srl.recipes import load_recipe
 
@@ -61,6 +61,7 @@ def test_overrides_are_toml_values_applied_in_order(recipe: Path) -> None:
 
 
 def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
+    lora = 'model.lora={rank=4, targets=["q_proj", "v_proj"]}'
     read = load_recipe(
         recipe,
         [
@@ -68,8 +69,10 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
             "data.max_train_steps=7",
             'data.hold_out_tasks=["x-*", "y"]',
             'sampling={engine="vllm", vllm={kv_cache_gib=0.5}}',
+            lora,
         ],
     )
+    assert read.model.lora is not None
     recipe.write_text(read.to_toml())
     assert load_recipe(recipe) == read
 
@@ -82,8 +85,8 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
             "stages.1.learning_rate: unknown option; known here: aggregation, clip_high, clip_low, engine",
         ),
         ("stages.0.epsilon=0.1", "stages.0.epsilon: unknown option"),
-        ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, name"),
-        ("speed=1", "speed: unknown option; known here: data, evaluation, model"),
+        ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, lora, name"),
+        ("speed=1", "speed: unknown option; known here: checkpoints, data, evaluation, model"),
         ('seed="3"', "seed: input should be a valid integer (given '3')"),
         ("stages.1.lr=true", "stages.1.lr: input should be a valid number (given True)"),
         ("stages.1.lr=inf", "stages.1.lr: input should be a finite number"),
@@ -125,6 +128,13 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
             "prompt={max_prompt_tokens=9, max_observation_chars=5, shorten_observations_to=5}",
             "prompt: shorten_observations_to must be less than max_observation_chars",
         ),
+        ("model.lora={r=4}", "model.lora.r: unknown option; known here: alpha, dropout, rank, targets"),
+        ("evaluation.patience=2", "evaluation: patience needs best and every"),
+        ('evaluation={enabled=false, best="mean_reward"}', "evaluation: every and best need evaluations"),
+        ("evaluation={enabled=false, every=3}", "evaluation: every and best need evaluations"),
+        ('evaluation.best="loss"', "evaluation.best: input should be 'mean_reward', 'format_validity'"),
+        ("stages.0.from_best=true", "the first stage cannot start from_best"),
+        ("stages.1.from_best=true", "from_best needs evaluation.best"),
         ("data.train=[]", "data.train: list should have at least 1 item"),
         ("stages.2.lr=1", "stages has items 0 to 1, no '2'"),
         ("model.name.first=1", "model.name is a value, not a section"),
@@ -159,10 +169,9 @@ def test_every_option_says_what_it_is() -> None:
     def options(model: type) -> list[tuple[str, str | None]]:
         return [(f"{model.__name__}.{name}", field.description) for name, field in model.model_fields.items()]  # type: ignore[attr-defined]
 
-    sections = [
-        field.annotation for name, field in Recipe.model_fields.items() if name in ("model", "data", "prompt", "sampling")
-    ]
-    for section in [*sections, VllmSection, SftStage, SrlStage]:
+    sections = [field.annotation for field in Recipe.model_fields.values() if hasattr(field.annotation, "model_fields")]
+    assert len(sections) == 7
+    for section in [*sections, LoraSection, VllmSection, SftStage, SrlStage]:
         assert section is not None
         undocumented = [name for name, description in options(section) if not description and not name.endswith(".objective")]
         assert undocumented == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -26,27 +27,56 @@ def doctor(as_json: Json = False) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/quickstart.toml.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe, for example recipes/quickstart.toml; with --resume, that of the run.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; the recipe's by default.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override an option: key.sub=value. Repeatable.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a finished run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run in the folder.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, from its newest checkpoint.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, a checkpoint.
+    """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, checkpoints.
 
     Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
     """
+    if resume is not None and (out is not None or overwrite):
+        raise UserError("--resume goes on in the folder it names: leave out --out and --overwrite")
+    if recipe is None and resume is None:
+        raise UserError("name a recipe, or the folder of a run to go on with: --resume RUN")
     from swe_srl.recipes import load_recipe
     from swe_srl.report.tables import before_after_table
     from swe_srl.training.trainer import train as run
 
-    loaded = load_recipe(recipe, overrides or ())
-    folder = out or (Path(loaded.out) if loaded.out else None)
+    source = recipe or (resume or Path()) / "recipe.toml"
+    if recipe is None and not source.is_file():
+        raise UserError(f"{resume}: holds no run to continue")
+    loaded = load_recipe(source, overrides or ())
+    folder = resume or out or (Path(loaded.out) if loaded.out else None)
     if folder is None:
         raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
-    summary = run(loaded, folder, overwrite=overwrite)
+    summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None)
     output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
-    exit_unless(not summary.interrupted)
+    exit_unless(summary.stopped_by != signal.SIGINT)
+
+
+def export_model(
+    run: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must not exist.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Work the adapter into the weights: a model that needs no peft.")
+    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="The weights of the best evaluation, not the last ones.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's model, or its adapter, so that transformers, peft and vLLM load it.
+
+    Example: swe-srl export-model runs/lora --to models/coder --merge
+    """
+    from swe_srl.training.export import export_model as write
+
+    write(run, to, merge=merge, best=best)
+    output(as_json, {"model": str(to)}, lambda: str(to))
 
 
 def profile(

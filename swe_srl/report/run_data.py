@@ -6,6 +6,8 @@ Invariant: reads only; every part may be missing (a run that was interrupted, on
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +94,9 @@ def _json(path: Path, default: Any) -> Any:
         raise UserError(f"{path}: is not JSON: {error}") from error
 
 
-def _evaluation_order(name: str) -> tuple[int, int, str]:
+def _evaluation_order(name: str) -> tuple[int, int, float, str]:
+    """before, stage-1-sft-update-4, stage-1-sft-update-10, stage-1-sft, stage-2-srl, after; unknown names in between."""
     place = {"before": 0, "after": 2}.get(name, 1)
-    number = name.split("-")[1] if name.startswith("stage-") and name.count("-") >= 2 else "0"
-    return place, int(number) if number.isdecimal() else 0, name
+    found = re.fullmatch(r"stage-(\d+)-[a-z]+(?:-update-(\d+))?", name)
+    stage, update = (found[1], found[2] or math.inf) if found else (0, 0)
+    return place, int(stage), float(update), name

@@ -7,7 +7,7 @@ steps, never samples, because the samples of a step are not independent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from swe_srl.policy.base import Sample, Sampler, SamplingOptions
@@ -79,6 +79,11 @@ class StepEvaluation:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         return asdict(self)
+
+    def figures(self) -> dict[str, float]:
+        """The estimates that there are, without their intervals."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.value for name, value in found.items() if isinstance(value, Estimate)}
 
 
 def evaluate_steps(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -18,13 +20,21 @@ from swe_srl.errors import UserError
 _MB = 1024 * 1024
 
 
-def open_device(section: ModelSection) -> Accelerator:
-    """The accelerator of a run. Raises UserError for a device that is not there, or a launch with several processes."""
+def open_device(section: ModelSection, trackers: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
+    """The accelerator of a run, with the trackers that are to write into its folder.
+
+    Raises UserError for a device that is not there, or a launch with several processes.
+    """
     if section.device == "cuda" and not torch.cuda.is_available():
         raise UserError('model.device: \'cuda\' was asked for, and torch finds no CUDA device; use "auto" or "cpu"')
     # accelerate keeps the first run's settings for the whole process, and refuses others.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=section.device == "cpu", mixed_precision="bf16" if section.dtype == "bfloat16" else "no")
+    accelerator = Accelerator(
+        cpu=section.device == "cpu",
+        mixed_precision="bf16" if section.dtype == "bfloat16" else "no",
+        log_with=list(trackers) or None,
+        project_dir=folder,
+    )
     if accelerator.num_processes > 1:
         raise UserError(f"a run takes one process; this one was launched with {accelerator.num_processes}")
     return accelerator

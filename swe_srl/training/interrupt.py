@@ -1,7 +1,7 @@
-"""Stopping a run with Ctrl-C without tearing an update in two.
+"""Stopping a run from outside without tearing an update in two.
 
-Invariant: inside the context the first Ctrl-C only asks; the run stops where it next looks (`check`). A second one stops at
-once.
+Invariant: inside the context the first SIGINT (Ctrl-C) or SIGTERM only asks; the run stops where it next looks (`check`). A
+second Ctrl-C stops at once; a second SIGTERM changes nothing, because some supervisors send it twice.
 """
 
 from __future__ import annotations
@@ -12,39 +12,43 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopRequested(Exception):
-    """Raised by `check` after a Ctrl-C."""
+    """Raised by `check` after a signal."""
 
 
 class Interrupt:
-    """Catches SIGINT while a run is on. Outside the main thread, where signals cannot be caught, it never asks to stop.
+    """Catches signals while a run is on. Outside the main thread, where they cannot be caught, it never asks to stop.
 
     Args:
-        announce: called at the first Ctrl-C, to say that the run will stop and when.
+        announce: called with the first signal, to say that the run will stop and when.
     """
 
-    def __init__(self, announce: Callable[[], None]) -> None:
-        self.requested = False
+    def __init__(self, announce: Callable[[signal.Signals], None]) -> None:
+        self.requested: signal.Signals | None = None
+        """The first signal."""
         self._announce = announce
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+            self._previous = {number: signal.signal(number, self._handle) for number in _CAUGHT}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise StopRequested if Ctrl-C was pressed."""
-        if self.requested:
+        """Raise StopRequested if a signal came."""
+        if self.requested is not None:
             raise StopRequested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested is None:
+            self.requested = signal.Signals(number)
+            self._announce(self.requested)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
-        self._announce()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from swe_srl.training.sharding import done, pass_through
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -193,6 +195,7 @@ class SequenceEngine:
         with torch.no_grad():
             for chunk in self._chunks(examples):
                 found.update(zip(chunk, unpadded(*self._score(model, [examples[i] for i in chunk])), strict=True))
+            done(model)
         return [found[index] for index in range(len(examples))]
 
     def backward(self, model: Any, examples: Sequence[Example], loss_fn: LossFn) -> BackwardResult:
@@ -208,6 +211,7 @@ class SequenceEngine:
             loss += chunk_loss.item()
             found.update(zip(indices, unpadded(logprobs_B_T, mask_B_T), strict=True))
             forward_tokens += len(chunk) * max(map(len, chunk))
+        done(model)
         return BackwardResult(
             loss=loss,
             answer_tokens=sum(map(len, found.values())),
@@ -220,4 +224,5 @@ class SequenceEngine:
         return microbatches(examples, self.tokens_per_microbatch)
 
     def _score(self, model: Any, chunk: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        return sequence_logprobs(model, [e.prompt_ids for e in chunk], [e.answer_ids for e in chunk], self.temperature)
+        prompts, answers = [e.prompt_ids for e in chunk], [e.answer_ids for e in chunk]
+        return pass_through(model, lambda model: sequence_logprobs(model, prompts, answers, self.temperature))

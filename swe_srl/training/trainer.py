@@ -1,17 +1,18 @@
 """The training run: stages of updates between evaluations.
 
 One update is a batch of examples (the expert's answers, or sampled groups with advantages), one backward, one optimizer
-step and one line of metrics. Invariant: two runs of one recipe on one machine write equal metrics, times and memory apart;
-weights are never half updated.
+step and one line of metrics. Invariant: two runs of one recipe on one machine write equal metrics, times and memory apart,
+however often one of them is killed and continued; weights are never half updated.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from swe_srl.config import Recipe, SrlStage, Stage
 from swe_srl.errors import UserError
@@ -27,41 +29,23 @@ from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.select import open_sampler
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
+from swe_srl.training.atomic import write_folder
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
+from swe_srl.training.checkpoints import Checkpoints, Progress, read_progress, restore
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
 from swe_srl.training.devices import open_device, peak_memory_mb, reset_peak_memory
+from swe_srl.training.evaluations import BEST, Evaluations
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
 from swe_srl.training.logprobs import BackwardResult, Engine, Example
 from swe_srl.training.objective import Objective
 from swe_srl.training.reference import open_reference
+from swe_srl.training.resume import check_data, check_recipe, fingerprint, version_changes
 from swe_srl.training.schedule import learning_rate
+from swe_srl.training.summary import RunSummary, summary
+from swe_srl.training.tracking import check_trackers, line, numbers, start_trackers
 from swe_srl.training.tree.select import engine_for
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What a run came to."""
-
-    folder: Path
-    before: StepEvaluation | None
-    """None where nothing is held out, evaluation is off, or the run stopped earlier."""
-    after: StepEvaluation | None
-    updates: int
-    seconds: float
-    interrupted: bool
-    """True after Ctrl-C: the checkpoint holds the weights after `updates` updates."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The summary as JSON values: evaluations as their estimates, without the answers (those are in the run folder)."""
-        evaluations = {"before": self.before, "after": self.after}
-        return {
-            "folder": str(self.folder),
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "interrupted": self.interrupted,
-            **{name: _estimates(evaluation) for name, evaluation in evaluations.items()},
-        }
+from swe_srl.training.weights import add_adapter, load_weights, save_weights
 
 
 @dataclass(slots=True)
@@ -69,114 +53,198 @@ class _Run:
     recipe: Recipe
     accelerator: Accelerator
     folder: RunFolder
+    checkpoints: Checkpoints
     model: Any
     tokenizer: Any
     sampler: Sampler
     dataset: Dataset
+    evaluations: Evaluations
     interrupt: Interrupt
-    bars: Progress
-    updates: int = 0
-    evaluations: dict[str, StepEvaluation] = field(default_factory=dict)
+    bars: Bars
+    started: float
+    """By the clock of time.perf_counter, the time already spent taken off."""
+    progress: Progress = field(default_factory=Progress)
+    optimizer: torch.optim.Optimizer | None = None
+    optimizer_state: dict[str, Any] = field(default_factory=dict)
+    """Of a continued run, where it was inside a stage."""
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far."""
+        return time.perf_counter() - self.started
+
+    def say(self, message: str) -> None:
+        """One message above the progress bars."""
+        _say(self.bars.console, message)
 
 
-def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Console | None = None) -> RunSummary:
-    """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds).
+def train(
+    recipe: Recipe, out: Path, *, overwrite: bool = False, resume: bool = False, console: Console | None = None
+) -> RunSummary:
+    """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds), or go on with the run in it.
 
     Raises:
-        UserError: the folder holds a run and `overwrite` is false, the data or the device do not fit the recipe, or a loss or
-            gradient is not finite (the batch is kept in failed-batch.json).
+        UserError: the folder holds a run and neither `overwrite` nor `resume` is true, or none to resume; the recipe differs
+            from that of the run resumed; the data or the device do not fit the recipe; or a loss or gradient is not finite
+            (the batch is kept in failed-batch.json).
     """
     started = time.perf_counter()
     folder, console = RunFolder(out), console or Console(stderr=True)
-    folder.check(overwrite=overwrite)
-    torch.manual_seed(recipe.seed)
-    accelerator = open_device(recipe.model)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        model, tokenizer = load_policy(recipe.model.name, dtype=torch.float32, device=str(accelerator.device))
-        dataset = load_dataset(recipe, tokenizer, _bar(bars, "encoding steps"))
-        for stage in recipe.stages:
-            dataset.for_objective(stage.objective)
-            engine_for(stage, model, 1.0)
-        check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
-        if recipe.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        folder.open()
-        folder.write_text("recipe.toml", recipe.to_toml())
-        folder.write_json("versions.json", versions(str(accelerator.device)))
-        folder.write_json("data.json", dataset.summary())
-        interrupt = Interrupt(lambda: console.print("stopping after this update; Ctrl-C again stops now, without a checkpoint"))
-        sampler = open_sampler(recipe.sampling, model, tokenizer)
-        run = _Run(recipe, accelerator, folder, model, tokenizer, sampler, dataset, interrupt, bars)
-        with closing(sampler), interrupt:
-            finished = _run_stages(run)
-            folder.save_checkpoint(model, tokenizer)
-    if not finished:
-        console.print(f"stopped after {run.updates} update(s); kept in {out}: metrics, samples and the weights so far")
-    seconds = time.perf_counter() - started
-    status = "finished" if finished else "interrupted"
-    folder.write_json("run.json", {"status": status, "updates": run.updates, "seconds": seconds})
-    before, after = run.evaluations.get("before"), run.evaluations.get("after")
-    return RunSummary(out, before, after, run.updates, seconds, not finished)
+    with ExitStack() as stack:
+        if resume:
+            check_recipe(folder, recipe)
+            stack.enter_context(folder.locked())
+            if folder.status == "finished":
+                return _already_finished(recipe, folder, console)
+        else:
+            folder.check(overwrite=overwrite)
+        run = _prepare(recipe, folder, stack.enter_context(Bars(*columns, console=console)), started)
+        stack.enter_context(closing(run.sampler))
+        data = run.dataset.summary() | {"fingerprint": fingerprint(run.dataset)}
+        if resume:
+            _go_back(run, data)
+        else:
+            stack.enter_context(folder.locked())
+            folder.begin(recipe.to_toml(), versions(str(run.accelerator.device)), data)
+        start_trackers(run.accelerator, recipe.tracking, run.progress.updates)
+        stack.callback(run.accelerator.end_training)
+        with run.interrupt:
+            stopped_by = None if _run_stages(run) else run.interrupt.requested
+            _end(run, stopped_by)
+    return summary(out, run.evaluations.made, run.progress.updates, run.seconds, stopped_by)
+
+
+def _prepare(recipe: Recipe, folder: RunFolder, bars: Bars, started: float) -> _Run:
+    """Load policy and data and check that they and the recipe fit each other, before anything is written."""
+    check_trackers(recipe.tracking)
+    torch.manual_seed(recipe.seed)
+    accelerator = open_device(recipe.model, recipe.tracking.trackers, folder.path)
+    model, tokenizer = load_policy(recipe.model.name, dtype=torch.float32, device=str(accelerator.device))
+    if recipe.model.lora is not None:
+        model = add_adapter(model, recipe.model.lora)
+    dataset = load_dataset(recipe, tokenizer, _bar(bars, "encoding steps"))
+    for stage in recipe.stages:
+        dataset.for_objective(stage.objective)
+        engine_for(stage, model, 1.0)
+    check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
+    if recipe.evaluation.best is not None and not dataset.validation:
+        raise UserError("evaluation.best needs held-out steps: set data.hold_out_tasks or data.validation")
+    if recipe.model.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return _Run(
+        recipe=recipe,
+        accelerator=accelerator,
+        folder=folder,
+        checkpoints=Checkpoints(folder.path, recipe.checkpoints.keep),
+        model=model,
+        tokenizer=tokenizer,
+        sampler=open_sampler(recipe.sampling, model, tokenizer),
+        dataset=dataset,
+        evaluations=Evaluations(recipe.evaluation, folder),
+        interrupt=Interrupt(lambda number: _say(bars.console, f"{number.name}: stopping after this update")),
+        bars=bars,
+        started=started,
+    )
+
+
+def _go_back(run: _Run, data: dict[str, Any]) -> None:
+    """To the newest checkpoint of the run in the folder, or to its beginning where it was killed before the first."""
+    check_data(run.folder, data)
+    for change in version_changes(run.folder, versions(str(run.accelerator.device))):
+        run.say(f"warning: {change} since the run began: its metrics may differ from those of an uninterrupted run")
+    checkpoint = run.checkpoints.newest()
+    if checkpoint is not None:
+        run.progress = read_progress(checkpoint)
+        run.started -= run.progress.seconds
+        run.optimizer_state = restore(checkpoint, run.model)
+        run.sampler.update_weights(None)
+    run.folder.go_back(run.progress.lines)
+    run.folder.write_text("recipe.toml", run.recipe.to_toml())
+    run.folder.write_status("unfinished", run.progress.updates, run.seconds)
+    run.evaluations.load(run.progress.updates)
+    run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 
 
 def _run_stages(run: _Run) -> bool:
-    """Stages between evaluations; false when Ctrl-C ended them early."""
+    """Stages between evaluations; false when a signal ended them early."""
+    stages = run.recipe.stages
     try:
-        _evaluate(run, "before")
-        for index, stage in enumerate(run.recipe.stages):
-            _run_stage(run, index, stage)
-            if index + 1 == len(run.recipe.stages):
+        if run.progress.updates == 0:
+            _evaluate(run, "before")
+        for index in range(run.progress.stage, len(stages)):
+            _run_stage(run, index, stages[index])
+            if index + 1 == len(stages):
                 _evaluate(run, "after")
-            elif run.recipe.evaluation.each_stage:
-                _evaluate(run, f"stage-{index + 1}-{stage.objective}")
+            else:
+                if run.recipe.evaluation.each_stage:
+                    _evaluate(run, f"stage-{index + 1}-{stages[index].objective}")
+                run.progress = replace(run.progress, stage=index + 1, update=0, batches={})
     except StopRequested:
         return False
     return True
 
 
 def _run_stage(run: _Run, index: int, stage: Stage) -> None:
-    """The training loop: batch, backward, step, metrics."""
-    items = run.dataset.for_objective(stage.objective)
-    total = stage.total_updates(len(items))
-    seed = f"{run.recipe.seed}/{index}"
-    batches: Batches
-    if isinstance(stage, SrlStage):
-        batches = SrlBatches(stage, items, run.sampler, run.recipe.sampling, seed)
-    else:
-        batches = SftBatches(stage, items, seed)
-    temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0
+    """The training loop: batch, backward, step, metrics, now and then an evaluation and a checkpoint."""
+    progress, recipe = run.progress, run.recipe
+    batches = _batches(run, index, stage)
+    total = stage.total_updates(len(run.dataset.for_objective(stage.objective)))
+    temperature = recipe.sampling.temperature if stage.objective == "srl" else 1.0
     engine, choice = engine_for(stage, run.model, temperature)
-    run.bars.console.print(f"stage {index + 1} ({stage.objective}) {choice}")
-    objective = _objective(run, stage)
-    optimizer = torch.optim.AdamW(run.model.parameters(), lr=stage.lr, weight_decay=stage.weight_decay)
+    run.say(f"stage {index + 1} ({stage.objective}) {choice}")
+    if stage.from_best and progress.update == 0:
+        load_weights(run.model, run.folder.path / BEST)
+        run.sampler.update_weights(None)
+    trained = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
+    run.optimizer = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=stage.weight_decay)
+    if progress.update > 0:
+        batches.restore(progress.batches)
+        run.optimizer.load_state_dict(run.optimizer_state)
+    objective = _objective(run, index, stage)
     advance = _bar(run.bars, f"stage {index + 1} {stage.objective}")
-    for update in range(total):
-        advance(update, total)
+    while True:
+        advance(progress.update, total)
         run.interrupt.check()
+        if recipe.evaluation.every and progress.update % recipe.evaluation.every == 0 and 0 < progress.update < total:
+            _evaluate(run, f"stage-{index + 1}-{stage.objective}-update-{progress.update}")
+        if progress.update == total or run.evaluations.exhausted(index):
+            return
         reset_peak_memory()
         run.model.eval()
         batch = next(batches)
         started = time.perf_counter()
-        lr = learning_rate(update, total, peak=stage.lr, schedule=stage.schedule, warmup=stage.warmup)
-        name = f"stage {index + 1} ({stage.objective}), update {update + 1}"
-        place = {"stage": index + 1, "update": update + 1}
+        lr = learning_rate(progress.update, total, peak=stage.lr, schedule=stage.schedule, warmup=stage.warmup)
+        name = f"stage {index + 1} ({stage.objective}), update {progress.update + 1}"
+        place = {"stage": index + 1, "update": progress.update + 1}
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
-            metrics |= _update(run, objective, engine, optimizer, batch, lr, name)
+            metrics |= _update(run, objective, engine, run.optimizer, batch, lr, name)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": peak_memory_mb()}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
         run.folder.append("metrics.jsonl", metrics)
-        run.updates += 1
-    advance(total, total)
+        progress.update, progress.updates, progress.batches = progress.update + 1, progress.updates + 1, batches.state()
+        run.accelerator.log(dict(numbers(metrics)), step=progress.updates)
+        run.say(line(metrics, total))
+        if recipe.checkpoints.every and progress.updates % recipe.checkpoints.every == 0:
+            _save(run)
 
 
-def _objective(run: _Run, stage: Stage) -> Objective:
+def _batches(run: _Run, index: int, stage: Stage) -> Batches:
+    items = run.dataset.for_objective(stage.objective)
+    seed = f"{run.recipe.seed}/{index}"
+    if isinstance(stage, SrlStage):
+        return SrlBatches(stage, items, run.sampler, run.recipe.sampling, seed)
+    return SftBatches(stage, items, seed)
+
+
+def _objective(run: _Run, index: int, stage: Stage) -> Objective:
     reference = None
     if isinstance(stage, SrlStage) and stage.kl_coefficient:
-        reference = open_reference(run.model, run.folder.path / "reference", begun=False)
-        run.bars.console.print(f"the KL is to {reference}")
+        kept = run.folder.path / "reference" / str(index + 1)
+        reference = open_reference(run.model, kept, begun=run.progress.update > 0)
+        run.say(f"the KL is to {reference}")
     return Objective(stage, run.recipe.sampling.max_tokens, reference)
 
 
@@ -230,28 +298,62 @@ def _evaluate(run: _Run, name: str) -> None:
     run.interrupt.check()
     if not (run.recipe.evaluation.enabled and run.dataset.validation):
         return
-    advance = _bar(run.bars, f"evaluation {name}")
 
-    def progress(done: int, total: int) -> None:
-        advance(done, total)
-        run.interrupt.check()
+    def evaluate() -> StepEvaluation:
+        advance = _bar(run.bars, f"evaluation {name}")
 
-    run.model.eval()
-    max_tokens = run.recipe.evaluation.max_tokens or run.recipe.sampling.max_tokens
-    greedy = SamplingOptions(n=1, temperature=0.0, max_tokens=max_tokens, seed=run.recipe.seed)
-    options = prompt_options(run.recipe.prompt)
-    evaluation = evaluate_steps(run.dataset.validation, run.sampler, run.tokenizer, tools_for, options, greedy, progress)
-    run.evaluations[name] = evaluation
-    run.folder.write_json(f"evaluation-{name}.json", evaluation.to_json())
+        def progress(done: int, total: int) -> None:
+            advance(done, total)
+            run.interrupt.check()
 
+        run.model.eval()
+        max_tokens = run.recipe.evaluation.max_tokens or run.recipe.sampling.max_tokens
+        greedy = SamplingOptions(n=1, temperature=0.0, max_tokens=max_tokens, seed=run.recipe.seed)
+        options = prompt_options(run.recipe.prompt)
+        return evaluate_steps(run.dataset.validation, run.sampler, run.tokenizer, tools_for, options, greedy, progress)
 
-def _estimates(evaluation: StepEvaluation | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    return {key: value for key, value in evaluation.to_json().items() if key != "steps"}
+    made = run.evaluations.make(name, run.progress, evaluate, lambda folder: save_weights(folder, run.model, run.tokenizer))
+    run.accelerator.log(dict(numbers({"evaluation": made.evaluation.figures()})), step=run.progress.updates)
 
 
-def _bar(bars: Progress, description: str) -> Callable[[int, int], None]:
+def _save(run: _Run) -> None:
+    """Save a checkpoint of where the run is."""
+    run.progress.lines, run.progress.seconds = run.folder.lengths(), run.seconds
+    run.checkpoints.save(run.progress, run.model, run.tokenizer, run.optimizer)
+    run.folder.write_status("unfinished", run.progress.updates, run.seconds)
+
+
+def _end(run: _Run, stopped_by: signal.Signals | None) -> None:
+    """Leave a stopped run with what it takes to continue it, and a finished one without."""
+    updates = run.progress.updates
+    if stopped_by is not None:
+        _save(run)
+    if stopped_by != signal.SIGTERM:  # whoever sends that has little time to give
+        write_folder(run.folder.path / "checkpoint", lambda folder: save_weights(folder, run.model, run.tokenizer))
+    if stopped_by is None:
+        run.folder.write_status("finished", updates, run.seconds)
+        run.checkpoints.remove()
+    else:
+        run.folder.write_status("interrupted", updates, run.seconds)
+        run.say(f"{stopped_by.name}: stopped after {updates} update(s), all kept; to continue: {run.folder.how_to_continue}")
+
+
+def _already_finished(recipe: Recipe, folder: RunFolder, console: Console) -> RunSummary:
+    """There is nothing left to do but what a kill at the very end left undone."""
+    written = folder.read_status()
+    Checkpoints(folder.path, 1).remove()
+    evaluations = Evaluations(recipe.evaluation, folder)
+    evaluations.load(written["updates"])
+    _say(console, f"{folder.path}: the run is finished already")
+    return summary(folder.path, evaluations.made, written["updates"], written["seconds"])
+
+
+def _say(console: Console, message: str) -> None:
+    """Whole lines, so that a command in a message can be copied."""
+    console.print(message, soft_wrap=True, markup=False, highlight=False)
+
+
+def _bar(bars: Bars, description: str) -> Callable[[int, int], None]:
     """A progress bar that is moved by (done, total)."""
     task = bars.add_task(description, total=None)
     return lambda done, total: bars.update(task, completed=done, total=total)

@@ -3,6 +3,7 @@ import math
 import signal
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,14 +13,15 @@ from hand_made import trajectory
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swe_srl.config import Recipe
+from swe_srl.config import EvaluationSection, Recipe
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.recipes import load_recipe
+from swe_srl.rollouts.steps import Estimate
 from swe_srl.training import objective, trainer
-from swe_srl.training.folder import RunFolder
 from swe_srl.training.logprobs import sequence_logprobs
-from swe_srl.training.trainer import RunSummary, train
+from swe_srl.training.summary import RunSummary
+from swe_srl.training.trainer import train
 from swe_srl.trajectories.storage import write_jsonl
 
 EXACT = "<think>\nx\n</think>\n<function=bash>\n<parameter=command>ls</parameter>\n</function>"
@@ -266,6 +268,35 @@ def test_a_tree_that_the_model_does_not_allow_is_refused_at_the_start(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_stage_ends_early_and_the_next_starts_from_the_best(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = iter([0.1, 0.5, 0.4, 0.3, 0.2])
+    best: list[torch.Tensor] = []
+    real = trainer.evaluate_steps
+
+    def evaluate_steps(*args: Any) -> Any:
+        reward = next(rewards)
+        if reward == 0.5:
+            best.append(torch.cat([parameter.detach().flatten() for parameter in loaded[0][0].parameters()]))
+        return replace(real(*args), mean_reward=Estimate(reward, reward, reward))
+
+    loaded: list[Any] = []
+    load = trainer.load_policy
+    monkeypatch.setattr(trainer, "load_policy", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    monkeypatch.setattr(trainer, "evaluate_steps", evaluate_steps)
+    evaluation = EvaluationSection(every=1, best="mean_reward", patience=2)
+    long = recipe.stages[0].model_copy(update={"updates": 50})
+    still = recipe.stages[0].model_copy(update={"updates": 1, "lr": 1e-12, "from_best": True})
+    folder = run(recipe.model_copy(update={"evaluation": evaluation, "stages": [long, still]}), tmp_path / "run").folder
+    assert [(m["stage"], m["update"]) for m in lines(folder, "metrics.jsonl")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert torch.equal(weights(folder / "checkpoint-best"), best[0])
+    assert torch.allclose(weights(folder / "checkpoint"), best[0], rtol=0, atol=1e-10)
+    names = [path.stem for path in sorted(folder.glob("evaluation-*.json"), key=lambda path: path.stat().st_mtime_ns)]
+    updates = [f"evaluation-stage-1-sft-update-{n}" for n in (1, 2, 3)]
+    assert names == ["evaluation-before", *updates, "evaluation-stage-1-sft", "evaluation-after"]
+
+
 def test_epochs_and_seeded_order_give_every_step_its_turn(recipe: Recipe, tmp_path: Path) -> None:
     stage = recipe.stages[0].model_copy(update={"updates": None, "epochs": 2.0, "steps_per_update": 1})
     folder = run(recipe.model_copy(update={"stages": [stage]}), tmp_path / "run").folder
@@ -279,21 +310,22 @@ def test_an_update_starts_from_no_gradient(recipe: Recipe, tmp_path: Path) -> No
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: float
 ) -> None:
     calls: list[int] = []
     real = objective.sft_loss
 
     def poisoned(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return real(logprobs, mask) * (math.nan if len(calls) == 2 else 1.0)
+        return real(logprobs, mask) * (poison if len(calls) == 2 else 1.0)
 
     monkeypatch.setattr(objective, "sft_loss", poisoned)
-    with pytest.raises(UserError, match=r"stage 1 \(sft\), update 2: loss nan"):
+    with pytest.raises(UserError, match=rf"stage 1 \(sft\), update 2: loss {poison}"):
         run(recipe, tmp_path / "run")
     failed = json.loads((tmp_path / "run" / "failed-batch.json").read_text())
-    assert failed["loss"] == "nan"
+    assert failed["loss"] == str(poison)
     assert [example["answer"].endswith("</function><|im_end|>") for example in failed["examples"]] == [True, True]
     assert len(lines(tmp_path / "run", "metrics.jsonl")) == 1
     assert not (tmp_path / "run" / "checkpoint").exists()
@@ -353,20 +385,6 @@ def test_bfloat16_is_arithmetic_only_so_small_steps_are_not_rounded_away(
     assert (moved > 0).float().mean() > 0.5
 
 
-def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, policy_folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(policy_folder)
-
-    class FullDisk:
-        def save_pretrained(self, path: Path) -> None:
-            raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space"):
-        RunFolder(tmp_path).save_checkpoint(model, FullDisk())
-    assert not (tmp_path / "checkpoint").exists()
-    RunFolder(tmp_path).save_checkpoint(model, AutoTokenizer.from_pretrained(policy_folder))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("checkpoint")) == ["checkpoint"]
-
-
 def with_stage(recipe: Recipe, index: int, **options: Any) -> Recipe:
     """Only that stage, with other options."""
     return recipe.model_copy(update={"stages": [recipe.stages[index].model_copy(update=options)]})
@@ -386,7 +404,7 @@ def test_a_batch_may_have_several_updates_held_by_a_kl(recipe: Recipe, tmp_path:
     assert 0 <= first["kl"] < second["kl"]
     assert 0 < first["clipped"] < 1
     assert first["mismatch_mean"] == pytest.approx(first["entropy"]), "the script's log-probabilities are all 0"
-    assert (tmp_path / "tree" / "reference" / "model.safetensors").is_file()
+    assert (tmp_path / "tree" / "reference" / "1" / "model.safetensors").is_file()
     for tree, separate in zip(*found.values(), strict=True):
         for name in ("loss", "grad_norm", "entropy", "kl", "mismatch_mean"):
             assert tree[name] == pytest.approx(separate[name], abs=2e-3), name

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from swe_srl.training.logprobs import BackwardResult, Example, LossFn, Rows, rows_of, unpadded
+from swe_srl.training.sharding import ShardedModel, done, nothing_of, pass_through, whole
 from swe_srl.training.tree.attention import LayerPrefix, Packing, TreePass, tree_attention
 from swe_srl.training.tree.head import token_logprobs
 from swe_srl.training.tree.planning import Branch, Trunk, cut, plan_tree
@@ -53,8 +54,9 @@ class TreeEngine:
     def _walk(self, model: Any, examples: Sequence[Example], loss_fn: LossFn | None) -> _Walk:
         root = plan_tree([e.prompt_ids for e in examples], [e.answer_ids for e in examples])
         walk = _Walk(model, examples, loss_fn, self.tokens_per_microbatch, self.temperature)
-        with tree_attention(model):
+        with tree_attention(whole(model)):
             walk.below(root, {}, 0)
+            done(model)
         return walk
 
 
@@ -86,9 +88,10 @@ class _Walk:
 
     def take_trunk(self, trunk: Trunk, prefix: Prefix, held: int) -> None:
         """A trunk's forward, all that hangs off it, and its backward."""
-        keeps = 2 * len(trunk.ids) <= self.budget - held
+        # A sharded model's backward must follow its forward.
+        keeps = 2 * len(trunk.ids) <= self.budget - held and not isinstance(self.model, ShardedModel)
         with torch.set_grad_enabled(keeps and self.loss_fn is not None):
-            recorded = self.trunk_states(trunk, prefix)
+            recorded, nothing = self.trunk_states(trunk, prefix)
         own = {
             layer: LayerPrefix(
                 torch.cat([prefix[layer].key[:, :, : trunk.start], key.detach()], 2) if trunk.start else key.detach(),
@@ -100,7 +103,7 @@ class _Walk:
         if self.loss_fn is None:
             return
         if not keeps:
-            recorded = self.trunk_states(trunk, prefix)
+            recorded, nothing = self.trunk_states(trunk, prefix)
         states, grads = [], []
         for layer, (key, value) in recorded.items():
             for state, grad in ((key, own[layer].grad_key), (value, own[layer].grad_value)):
@@ -110,14 +113,21 @@ class _Walk:
             if trunk.start:
                 prefix[layer].grad_key[:, :, : trunk.start] += own[layer].grad_key[:, :, : trunk.start]
                 prefix[layer].grad_value[:, :, : trunk.start] += own[layer].grad_value[:, :, : trunk.start]
+        if isinstance(self.model, ShardedModel):
+            states.append(nothing)
+            grads.append(torch.zeros_like(nothing))
         torch.autograd.backward(states, grads)
 
-    def trunk_states(self, trunk: Trunk, prefix: Prefix) -> dict[int, tuple[Tensor, Tensor]]:
-        """Each layer's keys and values of a trunk's own tokens."""
+    def trunk_states(self, trunk: Trunk, prefix: Prefix) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
+        """Each layer's keys and values of a trunk's own tokens, and `sharding.nothing_of` the pass."""
         packing = Packing([len(trunk.ids)], [trunk.start], self.device)
         tree = TreePass(packing, prefix, records=True)
-        self.forward(trunk.ids, range(trunk.start, trunk.end), tree)
-        return tree.recorded
+
+        def compute(model: Any) -> Tensor:
+            return nothing_of(model, self.forward(model, trunk.ids, range(trunk.start, trunk.end), tree))
+
+        nothing = pass_through(self.model, compute)
+        return tree.recorded, nothing
 
     def take_branches(self, branches: Sequence[Branch], prefix: Prefix) -> None:
         """Forward, loss and backward of branches of one trunk."""
@@ -133,26 +143,30 @@ class _Walk:
         packing = Packing([len(b.ids) for b in branches], [b.limit for b in branches], self.device)
         ids = [id for branch in branches for id in branch.ids]
         positions = [position for b in branches for position in range(b.limit, b.limit + len(b.ids))]
-        hidden_S_E = self.forward(ids, positions, TreePass(packing, prefix, records=False))
         predicting: list[int] = []
         start = 0
         for branch in branches:
             predicting += range(start + branch.unscored - 1, start + len(branch.ids) - 1)
             start += len(branch.ids)
         targets = [id for branch in branches for id in branch.ids[branch.unscored :]]
-        flat_N = token_logprobs(
-            self.model.get_output_embeddings(),
-            hidden_S_E[torch.tensor(predicting, device=self.device)],
-            torch.tensor(targets, device=self.device),
-            self.temperature,
-        )
+
+        def compute(model: Any) -> Tensor:
+            hidden_S_E = self.forward(model, ids, positions, TreePass(packing, prefix, records=False))
+            return token_logprobs(
+                model.get_output_embeddings(),
+                hidden_S_E[torch.tensor(predicting, device=self.device)],
+                torch.tensor(targets, device=self.device),
+                self.temperature,
+            )
+
+        flat_N = pass_through(self.model, compute)
         rows = rows_of([self.examples[branch.example] for branch in branches], self.device)
         return torch.zeros(rows.mask_B_T.shape, device=self.device).masked_scatter(rows.mask_B_T, flat_N), rows
 
-    def forward(self, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> Tensor:
-        """The model's last hidden states of packed tokens: hidden_S_E."""
+    def forward(self, model: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> Tensor:
+        """A model's last hidden states of packed tokens: hidden_S_E."""
         self.forward_tokens += len(ids)
-        hidden_1_S_E: Tensor = self.model.get_decoder()(
+        hidden_1_S_E: Tensor = model.get_decoder()(
             input_ids=torch.tensor([list(ids)], device=self.device),
             position_ids=torch.tensor([list(positions)], device=self.device),
             use_cache=False,

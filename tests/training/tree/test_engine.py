@@ -120,9 +120,9 @@ def test_no_forward_is_larger_than_the_budget(monkeypatch: pytest.MonkeyPatch) -
     sizes = []
     forward = engine._Walk.forward
 
-    def recording(self: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
+    def recording(self: Any, model: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
         sizes.append(tree.packing.rows * tree.packing.longest)
-        return forward(self, ids, positions, tree)
+        return forward(self, model, ids, positions, tree)
 
     monkeypatch.setattr(engine._Walk, "forward", recording)
     outcome(TreeEngine(300), tiny_model(), bushy_batch())
@@ -195,8 +195,8 @@ def test_a_wrong_mask_is_noticed(broken: type[Packing], monkeypatch: pytest.Monk
 def test_wrong_positions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = engine._Walk.forward
 
-    def packed(self: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
-        return forward(self, ids, range(len(ids)), tree)
+    def packed(self: Any, model: Any, ids: Sequence[int], positions: Sequence[int], tree: TreePass) -> torch.Tensor:
+        return forward(self, model, ids, range(len(ids)), tree)
 
     monkeypatch.setattr(engine._Walk, "forward", packed)
     notices(50)
