@@ -114,6 +114,52 @@ class EvaluationSection(Section):
     max_tokens: int | None = Field(default=None, ge=1, description="Longest answer, in tokens; absent: as in sampling.")
 
 
+class RewardPart(Section):
+    """What every reward has. The reward of a valid answer is the sum of weight times value; values are in [0, 1]."""
+
+    weight: float = Field(default=1.0, gt=0, description="What its value counts in the sum.")
+
+
+class SimilarityReward(RewardPart):
+    """2M/T of the expert's and the sample's action. The defaults are the paper's, or ours where the paper does not say."""
+
+    compare: Literal["text", "arguments"] = Field(
+        default="text", description="The actions as written, tags included, or the arguments of their calls field by field."
+    )
+    unit: Literal["character", "token", "line"] = Field(default="character", description="What is matched.")
+    autojunk: bool = Field(default=False, description="difflib's heuristic, which distorts actions of 200 units and more.")
+    cap: int | None = Field(
+        default=None,
+        ge=1,
+        description="In longer actions the common beginning and end are matched, and this many units of what lies between.",
+    )
+    processes: int = Field(default=1, ge=1, description="Score in this many processes; pays for long actions only.")
+
+
+class FunctionalReward(RewardPart):
+    """Whether the actions mean the same: tool category, then target, then fields."""
+
+    threshold: float | None = Field(
+        default=None, gt=0, le=1, description="1 from this value on and 0 below; absent: the value itself."
+    )
+
+
+class RewardsSection(Section):
+    """How an answer is rewarded in srl stages. Where no reward is named it is the paper's: similarity with weight 1."""
+
+    invalid: Literal["minus-one", "graded"] = Field(
+        default="minus-one", description="An answer that breaks the format: -1 as in the paper, or -1 to -0.2 by how."
+    )
+    similarity: SimilarityReward | None = Field(default=None, description="Text similarity.")
+    functional: FunctionalReward | None = Field(default=None, description="Functional equivalence.")
+
+    @model_validator(mode="after")
+    def _papers_unless_named(self) -> RewardsSection:
+        if self.similarity is None and self.functional is None:
+            object.__setattr__(self, "similarity", SimilarityReward())  # frozen for everyone else
+        return self
+
+
 class StageSection(Section):
     """What every stage has, whatever its objective. The optimizer is AdamW, new for each stage."""
 
@@ -191,6 +237,7 @@ class Recipe(Section):
     data: DataSection
     prompt: PromptSection = PromptSection()
     sampling: SamplingSection = SamplingSection()
+    rewards: RewardsSection = RewardsSection()
     evaluation: EvaluationSection = EvaluationSection()
     stages: list[Stage] = Field(min_length=1, description="What is done, in order; each an `sft` or `srl` stage.")
 
@@ -206,12 +253,21 @@ class Recipe(Section):
     def to_toml(self) -> str:
         """The recipe as resolved, every option written out; `load_recipe` reads it back to an equal recipe."""
         data = self.model_dump(exclude_none=True)
-        lines = [f"{key} = {_toml(value)}" for key, value in data.items() if not isinstance(value, dict) and key != "stages"]
-        tables = [(f"[{key}]", value) for key, value in data.items() if isinstance(value, dict)]
-        tables += [("[[stages]]", {"objective": stage["objective"]} | stage) for stage in data["stages"]]
-        for header, table in tables:
-            lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        stages = data.pop("stages")
+        lines = _table("", data)
+        for stage in stages:
+            lines += ["", "[[stages]]", *_table("stages", {"objective": stage["objective"]} | stage)]
         return "\n".join(lines) + "\n"
+
+
+def _table(name: str, table: dict[str, object]) -> list[str]:
+    """The lines of a table: its own values, then its tables under their full names."""
+    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            full = f"{name}.{key}" if name else key
+            lines += ["", f"[{full}]", *_table(full, value)]
+    return lines
 
 
 def _toml(value: object) -> str:

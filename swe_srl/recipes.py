@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -70,6 +70,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
             node = node[index] if isinstance(node, list) else node.setdefault(index, {})
 
 
+def _section_of(annotation: Any) -> Any:
+    """The section that an option holds, also where it may be left out."""
+    return next((option for option in get_args(annotation) if hasattr(option, "model_fields")), annotation)
+
+
 def _explain(problem: Mapping[str, Any]) -> str:
     """One line for one of pydantic's errors: the key as written in the file, what is wrong, and what is known instead."""
     section: Any = Recipe
@@ -83,7 +88,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
         keys.append(str(part))
         known = sorted(getattr(section, "model_fields", {}))
         field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field else None
+        section = _section_of(field.annotation) if field else None
     key = ".".join(keys) or "recipe"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown option; known here: {', '.join(known)}"

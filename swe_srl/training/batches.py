@@ -12,6 +12,7 @@ from typing import Any
 
 from swe_srl.config import SamplingSection, SftStage, SrlStage
 from swe_srl.policy.base import Sampler
+from swe_srl.rewards.compose import Rewards
 from swe_srl.training.data import StepOrder, TrainingStep
 from swe_srl.training.groups import GroupSource, examples_of, group_metrics, group_records
 from swe_srl.training.logprobs import Example
@@ -51,10 +52,15 @@ def sft_batches(stage: SftStage, items: Sequence[TrainingStep], seed: str) -> It
 
 
 def srl_batches(
-    stage: SrlStage, items: Sequence[TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str
+    stage: SrlStage,
+    items: Sequence[TrainingStep],
+    sampler: Sampler,
+    sampling: SamplingSection,
+    rewards: Rewards,
+    seed: str,
 ) -> Iterator[Batch]:
     """Sampled groups, filled up by dynamic sampling, with their advantages."""
-    source = GroupSource(items, StepOrder(len(items), seed), sampler, sampling, seed)
+    source = GroupSource(items, StepOrder(len(items), seed), sampler, sampling, rewards, seed)
     while True:
         filled = source.batch(stage)
         yield Batch(

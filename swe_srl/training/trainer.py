@@ -24,6 +24,7 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
+from swe_srl.rewards.compose import build_rewards
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.training.batches import Batch, sft_batches, srl_batches
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
@@ -139,7 +140,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     total = stage.total_updates(len(items))
     seed = f"{run.recipe.seed}/{index}"
     if isinstance(stage, SrlStage):
-        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, seed)
+        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, build_rewards(run.recipe.rewards), seed)
     else:
         batches = sft_batches(stage, items, seed)
     temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0
