@@ -144,6 +144,32 @@ class FunctionalReward(RewardPart):
     )
 
 
+class EffectReward(RewardPart):
+    """What the actions do, executed in forks of the state before the step. Needs a Docker daemon."""
+
+    replay: str | None = Field(
+        default=None, description="Run folder of `swe-srl replay … --snapshot changed`: its snapshots are forked."
+    )
+    tasks: list[str] = Field(
+        default=[],
+        description="Tasks (as for replay) in whose images the steps before are executed where there is no snapshot.",
+    )
+    workers: int = Field(default=2, ge=1, description="Forks at a time.")
+    timeout_seconds: float = Field(default=60.0, gt=0, description="Of one action; its trajectory's own limit where shorter.")
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Of one draw of samples; what has not begun by then is unscored. Absent: no limit."
+    )
+    cache: str | None = Field(
+        default=None, description="Folder of effects found before; absent: `effects` in the cache folder, shared by all runs."
+    )
+
+    @model_validator(mode="after")
+    def _states_come_from_somewhere(self) -> EffectReward:
+        if self.replay is None and not self.tasks:
+            raise ValueError("effects need states to fork: give `replay`, `tasks` or both")
+        return self
+
+
 class RewardsSection(Section):
     """How an answer is rewarded in srl stages. Where no reward is named it is the paper's: similarity with weight 1."""
 
@@ -152,10 +178,11 @@ class RewardsSection(Section):
     )
     similarity: SimilarityReward | None = Field(default=None, description="Text similarity.")
     functional: FunctionalReward | None = Field(default=None, description="Functional equivalence.")
+    effect: EffectReward | None = Field(default=None, description="What the action does.")
 
     @model_validator(mode="after")
     def _papers_unless_named(self) -> RewardsSection:
-        if self.similarity is None and self.functional is None:
+        if self.similarity is None and self.functional is None and self.effect is None:
             object.__setattr__(self, "similarity", SimilarityReward())  # frozen for everyone else
         return self
 

@@ -7,27 +7,20 @@ cannot be scored the whole is not: no reward is made up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from swe_srl.config import RewardsSection, SimilarityReward
+from swe_srl.config import FunctionalReward, RewardsSection, SimilarityReward
 from swe_srl.policy.format import Answer, parse_answer, render_action
 from swe_srl.rewards.arguments import arguments_similarity
 from swe_srl.rewards.functional import functional
-from swe_srl.rewards.reward import RewardedAnswer
+from swe_srl.rewards.reward import Part, RewardedAnswer, Unscored
 from swe_srl.rewards.text import similarities
 from swe_srl.rewards.validity import Invalid, invalid_reward
 from swe_srl.scaffolds.base import Action
 from swe_srl.trajectories.model import Step
-
-
-@dataclass(frozen=True, slots=True)
-class Unscored:
-    """A value that could not be found."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +31,6 @@ class Sampled:
     text: str
     finish: str
     tools: Sequence[Mapping[str, Any]]
-
-
-Part = Callable[[Sequence[tuple[Step, Answer]]], Sequence[float | Unscored]]
-"""A reward: the values of valid answers at their steps, each in [0, 1]."""
 
 
 class Rewards:
@@ -85,13 +74,11 @@ def build_rewards(section: RewardsSection) -> Rewards:
     if (text := section.similarity) is not None:
         parts["similarity"] = (text.weight, similarity_part(text))
     if (meaning := section.functional) is not None:
-        threshold = meaning.threshold
-        parts["functional"] = (
-            meaning.weight,
-            lambda pairs: [
-                functional(step.action, _action(a), threshold=threshold, workdir=_workdir(step)) for step, a in pairs
-            ],
-        )
+        parts["functional"] = (meaning.weight, functional_part(meaning))
+    if (effect := section.effect) is not None:
+        from swe_srl.rewards.executing import effect_part
+
+        parts["effect"] = (effect.weight, effect_part(effect))
     return Rewards(parts, section.invalid)
 
 
@@ -106,6 +93,13 @@ def similarity_part(options: SimilarityReward) -> Part:
         return similarities(texts, processes=options.processes, **given)
 
     return score
+
+
+def functional_part(options: FunctionalReward) -> Part:
+    """Functional equivalence with its options."""
+    return lambda pairs: [
+        functional(step.action, _action(answer), threshold=options.threshold, workdir=_workdir(step)) for step, answer in pairs
+    ]
 
 
 def part_metrics(scored: Sequence[RewardedAnswer]) -> dict[str, Any]:

@@ -113,14 +113,12 @@ class Forks:
         if missing:
             with pool_of_containers(self._client, self._workers) as pool:
                 lost = self._states.prepare([step for step, _ in missing.values()], pool, deadline)
-                futures: dict[str, Future[Effect | Fault]] = {
+                futures: dict[str, Future[tuple[Effect | Fault, float]]] = {
                     key: pool.submit(self._one, step, action, lost.get(self._states.key(step)), deadline)
                     for key, (step, action) in missing.items()
                 }
                 for key, future in futures.items():
-                    effect = found[key] = future.result()
-                    if isinstance(effect, Effect):
-                        self._cache.put(key, effect)
+                    found[key] = self._noted(key, *future.result())
         return [found[key] for key in keys]
 
     def _key(self, step: Step, action: Action) -> str:
@@ -133,23 +131,29 @@ class Forks:
         own = step.trajectory.timeout_seconds or get_scaffold(step.trajectory.scaffold).timeout_seconds
         return min(self._timeout, own)
 
-    def _one(self, step: Step, action: Action, lost: str | None, deadline: float | None) -> Effect | Fault:
+    def _noted(self, key: str, effect: Effect | Fault, seconds: float) -> Effect | Fault:
+        if isinstance(effect, Fault):
+            self.spent.faults += 1
+            return effect
+        self._cache.put(key, effect)
+        self.spent.executed += 1
+        self.spent.command_seconds += effect.seconds
+        self.spent.fork_seconds += seconds - effect.seconds
+        return effect
+
+    def _one(self, step: Step, action: Action, lost: str | None, deadline: float | None) -> tuple[Effect | Fault, float]:
+        """What one action does, and the seconds its fork lived."""
         if lost is None and deadline is not None and time.monotonic() > deadline:
             lost = f"the limit of {self._max_seconds:g} seconds was reached"
         if lost is not None:
-            self.spent.faults += 1
-            return Fault(lost)
+            return Fault(lost), 0.0
         started = time.monotonic()
         try:
             with DockerSandbox.start(self._client, self._states.image(step), self._limits) as sandbox:
-                effect = self._in_fork(sandbox, step, action)
+                effect: Effect | Fault = self._in_fork(sandbox, step, action)
         except (SandboxLost, UserError, OSError) as error:  # a daemon that failed is a UserError, too
-            self.spent.faults += 1
-            return Fault(first_line(error))
-        self.spent.executed += 1
-        self.spent.command_seconds += effect.seconds
-        self.spent.fork_seconds += time.monotonic() - started - effect.seconds
-        return effect
+            effect = Fault(first_line(error))
+        return effect, time.monotonic() - started
 
     def _in_fork(self, sandbox: Sandbox, step: Step, action: Action) -> Effect:
         before = sandbox.execute(_BEFORE, timeout=_SCRIPT_SECONDS)

@@ -1,7 +1,7 @@
 """What a bash command means: each pipeline in it as an operation.
 
 Invariant: what is not known is a `run` of that program with its arguments as text, never left out. A filter that only shortens
-or sorts what is shown (`head`, `sort`) counts where the operation is to show a file, and not elsewhere.
+or sorts what is shown (`head -5`, `sort`) counts where the operation is to show a file; elsewhere all that counts is which end.
 """
 
 from __future__ import annotations
@@ -106,7 +106,12 @@ class _Reader:
         return found or self._other(name, arguments, command)
 
     def _other(self, name: str, arguments: Sequence[str], command: Command) -> Operation:
-        return Operation("run", frozenset([name]), {"arguments": self._plain(arguments), "code": command.stdin or ""})
+        return self._run(name, {"arguments": self._plain(arguments), "code": command.stdin or ""})
+
+    def _run(self, name: str, fields: Mapping[str, Field]) -> Operation:
+        """A program that is run; in another folder it does something else."""
+        here = resolve(".", self._workdir, self._folder)
+        return Operation("run", frozenset([name if here == "." else f"{name} in {here}"]), fields)
 
     def path(self, word: str) -> str:
         return resolve(word, self._workdir, self._folder)
@@ -125,7 +130,10 @@ class _Reader:
             if (shortened := _shortened(name, arguments, lines)) is not None:
                 return replace(operation, fields={**operation.fields, "lines": shortened})
             if name in _GREPS and (search := self._grep(arguments, command)) is not None:
-                return replace(search, targets=operation.targets)
+                of_lines = {} if lines == WHOLE else {"lines": lines}
+                return replace(search, targets=operation.targets, fields={**search.fields, **of_lines})
+        if name in ("head", "tail"):
+            return replace(operation, fields={**operation.fields, "end": frozenset([name])})
         if name in _SHORTEN or (name == "sed" and _shortened(name, arguments, WHOLE)):
             return operation
         before = operation.fields.get("filters", "")
@@ -253,7 +261,8 @@ class _Reader:
                 options += [] if _TEST_SHOWN.match(word) else [word]
             else:
                 paths.append(word)
-        return Operation("test", self._paths(paths), {"options": frozenset(options)})
+        here = resolve(".", self._workdir, self._folder)
+        return Operation("test", self._paths(paths, None if here == "." else "."), {"options": frozenset(options)})
 
     def _python(self, arguments: list[str], command: Command) -> Operation:
         left = list(arguments)
@@ -262,11 +271,11 @@ class _Reader:
         if left[:1] == ["-m"] and len(left) > 1:
             if left[1] in _TESTERS:
                 return self._tests(left[2:], command) or Operation("test")
-            return Operation("run", frozenset([f"python -m {left[1]}"]), {"arguments": self._plain(left[2:])})
+            return self._run(f"python -m {left[1]}", {"arguments": self._plain(left[2:])})
         if left[:1] == ["-c"] and len(left) > 1:
-            return Operation("run", frozenset(["python"]), {"code": left[1].strip(), "arguments": self._plain(left[2:])})
+            return self._run("python", {"code": left[1].strip(), "arguments": self._plain(left[2:])})
         if not left or left[0] == "-":
-            return Operation("run", frozenset(["python"]), {"code": (command.stdin or "").strip(), "arguments": ""})
+            return self._run("python", {"code": (command.stdin or "").strip(), "arguments": ""})
         return Operation("run", frozenset([self.path(left[0])]), {"arguments": self._plain(left[1:])})
 
 

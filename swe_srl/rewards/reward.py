@@ -5,7 +5,7 @@ Invariant: the thought is never rewarded, and nothing but a valid, complete answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,17 @@ class RewardedAnswer:
     """Each reward of a composition before its weight, by name; empty for an invalid answer."""
     unscored: str | None = None
     """Why there is no reward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """A value that could not be found, and why."""
+
+    reason: str
+
+
+Part = Callable[[Sequence[tuple[Step, Answer]]], Sequence[float | Unscored]]
+"""One reward of a composition: the values of valid answers at their steps, each in [0, 1]."""
 
 
 def score_answer(step: Step, text: str, finish: str, tools: Sequence[Mapping[str, Any]]) -> RewardedAnswer:

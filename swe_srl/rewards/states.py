@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -32,17 +32,20 @@ class States:
         client: docker.DockerClient,
         *,
         replay: Path | None = None,
-        images: Mapping[str, str] | None = None,
+        image_of: Callable[[str], str | None] = lambda task: None,
         limits: Limits | None = None,
     ) -> None:
         """Args:
             replay: run folder of a replay whose snapshots are taken where there are some.
-            images: task id → image, from which the steps before are executed again elsewhere.
+            image_of: a task's image by the task's id, from which the steps before are executed again elsewhere; None for an
+                unknown task. It may raise UserError.
 
         Raises UserError where the folder has no snapshots, or they are gone.
         """
         self._client, self._limits = client, limits
-        self._images = images or {}
+        self._image_of = image_of
+        self._images: dict[str, str | None] = {}
+        self._failed: dict[str, str] = {}
         self._kept: dict[str, dict[int, str]] = {}
         self._made: dict[str, str] = {}
         if replay is not None:
@@ -58,7 +61,7 @@ class States:
             return image
         run = step.trajectory
         before = [[(call.name, dict(call.arguments)) for call in s.action.calls] for s in run.steps() if s.k < step.k]
-        decided = [self._images.get(run.task_id), run.scaffold, dict(run.environment), run.timeout_seconds, run.workdir, before]
+        decided = [self._task_image(run.task_id), run.scaffold, dict(run.environment), run.timeout_seconds, run.workdir, before]
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
     def image(self, step: Step) -> str:
@@ -81,11 +84,20 @@ class States:
             lost |= found
         return lost
 
+    def _task_image(self, task: str) -> str | None:
+        if task not in self._images:
+            try:
+                self._images[task] = self._image_of(task)
+            except UserError as error:
+                self._images[task], self._failed[task] = None, first_line(error)
+        return self._images[task]
+
     def _execute(self, wanted: Sequence[Step], deadline: float | None) -> dict[str, str]:
         run, keys = wanted[0].trajectory, {step.k: self.key(step) for step in wanted}
-        image = self._images.get(run.task_id)
+        image = self._task_image(run.task_id)
         if image is None:
-            return dict.fromkeys(keys.values(), f"no snapshot of {run.id}, and no task {run.task_id}")
+            reason = self._failed.get(run.task_id, f"no snapshot of {run.id}, and no task {run.task_id}")
+            return dict.fromkeys(keys.values(), reason)
         try:
             return self._snapshots(run, image, keys, deadline)
         except (SandboxLost, UserError, OSError) as error:

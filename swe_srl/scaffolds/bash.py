@@ -121,33 +121,33 @@ def _command(node: tree_sitter.Node) -> Command:
 
 
 def _redirected(node: tree_sitter.Node) -> Iterator[Pipeline]:
-    """A statement with redirections: they are those of its last command, a here-document that of its first."""
+    """A statement with redirections: they are its last command's, and so is a here-document."""
     body = node.child_by_field_name("body")
     found: list[Pipeline] = list(_pipelines(body)) if body is not None else [(Command(()),)]
-    if not found:
+    if not found or not found[-1]:
         return
-    first, last = list(found[0]), found[-1]
+    command, stdin = found[-1][-1], found[-1][-1].stdin
     redirects: list[Redirect] = []
+    piped: list[Command] = []
     following: list[Pipeline] = []
     for child in node.named_children:
         if child.type == "file_redirect":
             redirects.append(_redirect(child))
         elif child.type == "herestring_redirect":
-            first[0] = replace(first[0], stdin=word_of(child.named_children[-1]))
+            stdin = word_of(child.named_children[-1])
         elif child.type == "heredoc_redirect":
             for part in child.named_children:
                 if part.type == "heredoc_body":
-                    first[0] = replace(first[0], stdin=source_of(part))
+                    stdin = source_of(part)
                 elif part.type == "file_redirect":
                     redirects.append(_redirect(part))
                 elif part.type == "pipeline":
-                    first += [command for pipeline in _pipelines(part) for command in pipeline]
+                    piped += [command for pipeline in _pipelines(part) for command in pipeline]
                 elif part.type not in ("heredoc_start", "heredoc_end"):
                     following += _pipelines(part)
-    found[0] = tuple(first)
-    last = found[-1]
-    found[-1] = (*last[:-1], replace(last[-1], redirects=(*last[-1].redirects, *redirects)))
-    yield from found
+    command = replace(command, stdin=stdin, redirects=(*command.redirects, *redirects))
+    yield from found[:-1]
+    yield (*found[-1][:-1], command, *piped)
     yield from following
 
 

@@ -24,7 +24,7 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
-from swe_srl.rewards.compose import build_rewards
+from swe_srl.rewards.compose import Rewards, build_rewards
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.training.batches import Batch, sft_batches, srl_batches
 from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
@@ -73,6 +73,7 @@ class _Run:
     dataset: Dataset
     interrupt: Interrupt
     bars: Progress
+    rewards: Rewards
     updates: int = 0
     evaluations: dict[str, StepEvaluation] = field(default_factory=dict)
 
@@ -89,6 +90,7 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
     folder.check(overwrite=overwrite)
     torch.manual_seed(recipe.seed)
     accelerator = open_device(recipe.model)
+    rewards = build_rewards(recipe.rewards)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         model, tokenizer = load_policy(recipe.model.name, dtype=torch.float32, device=str(accelerator.device))
@@ -105,7 +107,16 @@ def train(recipe: Recipe, out: Path, *, overwrite: bool = False, console: Consol
         folder.write_json("data.json", dataset.summary())
         interrupt = Interrupt(lambda: console.print("stopping after this update; Ctrl-C again stops now, without a checkpoint"))
         run = _Run(
-            recipe, accelerator, folder, model, tokenizer, TransformersSampler(model, tokenizer), dataset, interrupt, bars
+            recipe,
+            accelerator,
+            folder,
+            model,
+            tokenizer,
+            TransformersSampler(model, tokenizer),
+            dataset,
+            interrupt,
+            bars,
+            rewards,
         )
         with interrupt:
             finished = _run_stages(run)
@@ -140,7 +151,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     total = stage.total_updates(len(items))
     seed = f"{run.recipe.seed}/{index}"
     if isinstance(stage, SrlStage):
-        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, build_rewards(run.recipe.rewards), seed)
+        batches = srl_batches(stage, items, run.sampler, run.recipe.sampling, run.rewards, seed)
     else:
         batches = sft_batches(stage, items, seed)
     temperature = run.recipe.sampling.temperature if stage.objective == "srl" else 1.0

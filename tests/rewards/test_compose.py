@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from swe_srl.config import FunctionalReward, RewardsSection, SimilarityReward
 from swe_srl.policy.format import Answer
 from swe_srl.rewards import arguments_similarity, functional, score_answer, similarity
-from swe_srl.rewards.compose import Rewards, Sampled, Unscored, build_rewards, part_metrics
+from swe_srl.rewards.compose import Rewards, Sampled, build_rewards, part_metrics
+from swe_srl.rewards.reward import Unscored
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.trajectories.model import Step, Trajectory, Turn
 

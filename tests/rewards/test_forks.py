@@ -9,17 +9,26 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
+from swe_srl.config import EffectReward, RewardsSection
 from swe_srl.environments.docker import SNAPSHOTS, DockerSandbox
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.snapshots import SnapshotMap
 from swe_srl.errors import UserError
+from swe_srl.policy.format import render_answer
 from swe_srl.rewards import effect_similarity
+from swe_srl.rewards.compose import Sampled, build_rewards
 from swe_srl.rewards.effect import Effect
+from swe_srl.rewards.executing import NOTHING, effect_values
 from swe_srl.rewards.forks import EffectCache, Fault, Forks
+from swe_srl.rewards.reward import Unscored
 from swe_srl.rewards.states import States
+from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import Action, ToolCall
+from swe_srl.scaffolds.kinds import action_kind
+from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Step, Trajectory, Turn
 
+ROOT = Path(__file__).parents[2]
 REPOSITORY = """set -e
 mkdir -p /testbed && cd /testbed && git init -q && git config user.name a && git config user.email a@b
 printf 'x = 1\\ny = 2\\nz = 3\\n' > a.py && printf 'notes\\n' > b.txt && echo '*.log' > .gitignore
@@ -55,7 +64,7 @@ def step(run: Trajectory, k: int) -> Step:
 
 @pytest.fixture
 def forks(client: DockerClient, image: str, tmp_path: Path) -> Forks:
-    return Forks(client, States(client, images={"task": image}), EffectCache(tmp_path), workers=2, timeout_seconds=5)
+    return Forks(client, States(client, image_of={"task": image}.get), EffectCache(tmp_path), workers=2, timeout_seconds=5)
 
 
 def effects(forks: Forks, at: Step, *commands: str) -> list[Effect]:
@@ -120,13 +129,13 @@ def test_a_shell_that_stays_alive_is_forked_too(forks: Forks) -> None:
 
 def test_an_action_is_executed_once(client: DockerClient, image: str, tmp_path: Path) -> None:
     run = trajectory("true", "ls")
-    states = States(client, images={"task": image})
+    states = States(client, image_of={"task": image}.get)
     first = Forks(client, states, EffectCache(tmp_path))
     at = step(run, 1)
     one, two, again = first.effects([(at, bash("date +%N")), (at, bash("date +%s%N")), (at, bash("date +%N"))])
     assert one == again != two
     assert (first.spent.executed, first.spent.cached) == (2, 0)
-    later = Forks(client, States(client, images={"task": image}), EffectCache(tmp_path))
+    later = Forks(client, States(client, image_of={"task": image}.get), EffectCache(tmp_path))
     assert later.effects([(at, bash("date +%N"))]) == [one]
     assert (later.spent.executed, later.spent.cached) == (0, 1)
     assert later.effects([(step(run, 0), bash("date +%N"))]) != [one], "another state"
@@ -152,15 +161,16 @@ def test_a_sandbox_that_is_lost_is_a_fault_and_is_not_kept(forks: Forks, tmp_pat
 
 
 def test_an_action_over_its_time_is_killed_and_said_to_be(client: DockerClient, image: str, tmp_path: Path) -> None:
-    forks = Forks(client, States(client, images={"task": image}), EffectCache(tmp_path), timeout_seconds=1)
+    forks = Forks(client, States(client, image_of={"task": image}.get), EffectCache(tmp_path), timeout_seconds=1)
     (found,) = effects(forks, step(trajectory("ls"), 0), "sleep 30")
     assert (found.timed_out, found.returncode) == (True, None)
     assert found.seconds < 15
 
 
 def test_what_has_not_begun_at_the_limit_is_a_fault(client: DockerClient, image: str, tmp_path: Path) -> None:
-    forks = Forks(client, States(client, images={"task": image}), EffectCache(tmp_path), workers=1, max_seconds=1.0)
-    at = step(trajectory("ls"), 0)
+    states, at = States(client, image_of={"task": image}.get), step(trajectory("ls"), 0)
+    Forks(client, states, EffectCache(tmp_path)).effects([(at, bash("true"))])  # so that the state is there
+    forks = Forks(client, states, EffectCache(tmp_path), workers=1, max_seconds=1.0)
     first, second = forks.effects([(at, bash("sleep 2")), (at, bash("ls"))])
     assert isinstance(first, Effect)
     assert second == Fault("the limit of 1 seconds was reached")
@@ -194,3 +204,37 @@ def test_snapshots_of_a_replay_are_taken_where_there_are_some(client: DockerClie
 def test_a_folder_without_snapshots_is_refused(client: DockerClient, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no snapshots; make them with"):
         States(client, replay=tmp_path)
+
+
+def test_values_of_sampled_actions(forks: Forks) -> None:
+    run = trajectory("sed -i 's/y = 2/y = 20/' a.py", "true")
+    first, second, unknown = step(run, 0), step(run, 1), step(trajectory("ls", task="unknown"), 0)
+    values = effect_values(
+        forks,
+        [
+            (first, bash("sed -i 's/y = 2/y = 20/' a.py")),
+            (first, bash("sed -i '2s/2/20/' a.py")),
+            (first, bash("cat a.py")),
+            (unknown, bash("ls")),
+            (unknown, bash("pwd")),
+            (second, bash("cd .")),
+            (second, bash("rm a.py")),
+        ],
+    )
+    assert values[:4] == [1.0, 1.0, 0.0, 1.0]
+    assert values[4:] == [Unscored("no snapshot of t, and no task unknown"), NOTHING, 0.0]
+    assert forks.spent.executed == 6, "the experts' two, and four that are not the expert's"
+    assert effect_values(forks, [(first, bash("cat a.py"))]) == [0.0]
+    assert forks.spent.executed == 6
+
+
+def test_the_effect_reward_of_a_recipe_runs_on_a_shipped_task(client: DockerClient, tmp_path: Path) -> None:
+    """Nothing is kept of this trajectory: the steps before are executed again in the task's image."""
+    (run,) = load([ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl"])
+    tasks = [str(ROOT / "environments" / "ttlbox-expiry-edge")]
+    rewards = build_rewards(RewardsSection(effect=EffectReward(tasks=tasks, cache=str(tmp_path))))
+    edit = next(s for s in run.steps() if action_kind(s.action, run.scaffold) == "edit")
+    tools = get_scaffold(run.scaffold).tools
+    texts = [render_answer("Look.", edit.action), render_answer("Look.", bash("cat README.md")), "no answer"]
+    found = rewards.score([Sampled(edit, text, "stop", tools) for text in texts])
+    assert [answer.reward for answer in found] == [1.0, 0.0, -1.0]

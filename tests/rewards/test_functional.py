@@ -38,6 +38,7 @@ HEREDOC = "cat > a.py <<'EOF'\nx = 1\nEOF"
         ("grep -rn foo", "grep -rn foo ."),
         ("grep -rn foo src", "rg foo src"),
         ("grep -rn foo src", "git grep -n foo src | head -20"),
+        ("pytest tests", "pytest tests | tail -20"),
         ("grep -A 3 foo a.py", "grep -A3 foo a.py"),
         (r"grep 'a\|b' f", "grep -E 'a|b' f"),
         ("ls -la src", "ls src/"),
@@ -90,6 +91,11 @@ def test_tools_and_commands_that_do_the_same_are_worth_one(one: Action, other: A
     assert functional(one, other) == functional(other, one) == 1.0
 
 
+def worth(shared: float, fields: float) -> float:
+    """A pair of operations of one category."""
+    return pytest.approx(0.1 + 0.2 * shared + 0.7 * shared * fields)  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("expert", "sample", "value"),
     [
@@ -99,29 +105,33 @@ def test_tools_and_commands_that_do_the_same_are_worth_one(one: Action, other: A
         ("python a.py", "cat a.py", 0.0),
         ("cat > a.py <<'E'\nx\nE", "cat >> a.py <<'E'\nx\nE", 0.0),
         # another target
-        ("cat a.py", "cat b.py", 0.0),
-        ("cat a.py b.py", "cat a.py c.py", 1 / 3),
-        ("cat a.py", "cd src && cat a.py", 0.0),
-        ("python run.py", "python runs.py", 0.0),
-        ("pytest tests/test_a.py", "pytest tests/test_b.py", 0.0),
-        ("git diff", "git stash", 0.0),
+        ("cat a.py", "cat b.py", worth(0, 0)),
+        ("cat a.py b.py", "cat a.py c.py", worth(1 / 3, 1)),
+        ("cat a.py", "cd src && cat a.py", worth(0, 0)),
+        ("python run.py", "python runs.py", worth(0, 0)),
+        ("make test", "cd doc && make test", worth(0, 0)),
+        ("pytest", "cd doc && pytest", worth(0, 0)),
+        ("pytest tests/test_a.py", "pytest tests/test_b.py", worth(0, 0)),
+        ("git diff", "git stash", worth(0, 0)),
         # other fields
-        ("sed -n '10,20p' a.py", "sed -n '30,40p' a.py", 0.0),
-        ("sed -n '10,20p' a.py", "sed -n '10,31p' a.py", 0.5),
-        ("head -20 a.py", "tail -20 a.py", 0.0),
-        ("cat a.py", "head -n 500 a.py", 0.5),
-        ("grep foo a.py", "grep -v foo a.py", 0.0),
-        ("grep -iw foo a.py", "grep -i foo a.py", 0.5),
-        ("grep foo a.py", "grep fob a.py", 2 / 3),
-        ("pytest -k 'a or b' tests", "pytest -k a tests", 0.0),
-        ("sed -i '10s/a/b/' a.py", "sed -i '12s/a/b/' a.py", 0.0),
-        ("sed -i 's/a == b/c/' a.py", "sed -i 's/a != b/c/' a.py", similarity("a == b", "a != b")),
-        ("sed -i '5,10d' a.py", "sed -i '5,14d' a.py", 0.6),
-        ("mv a b", "mv b a", 1 / 3),
+        ("sed -n '10,20p' a.py", "sed -n '30,40p' a.py", worth(1, 0)),
+        ("sed -n '10,20p' a.py", "sed -n '10,31p' a.py", worth(1, 0.5)),
+        ("head -20 a.py", "tail -20 a.py", worth(1, 0)),
+        ("nl -ba a.py | sed -n 5,9p | grep f", "nl -ba a.py | sed -n 50,90p | grep f", worth(1, 0)),
+        ("cat a.py", "head -n 500 a.py", worth(1, 0.5)),
+        ("grep foo a.py", "grep -v foo a.py", worth(1, 0)),
+        ("grep -iw foo a.py", "grep -i foo a.py", worth(1, 0.5)),
+        ("grep foo a.py", "grep fob a.py", worth(1, 2 / 3)),
+        ("pytest tests | tail -5", "pytest tests | head -5", worth(1, 0)),
+        ("pytest -k 'a or b' tests", "pytest -k a tests", worth(1, 0)),
+        ("sed -i '10s/a/b/' a.py", "sed -i '12s/a/b/' a.py", worth(1, 0)),
+        ("sed -i 's/a == b/c/' a.py", "sed -i 's/a != b/c/' a.py", worth(1, similarity("a == b", "a != b"))),
+        ("sed -i '5,10d' a.py", "sed -i '5,14d' a.py", worth(1, 0.6)),
+        ("mv a b", "mv b a", worth(1, 1 / 3)),
         # more or less than was asked for
         ("cat a.py && ls", "cat a.py", 0.5),
         ("cat a.py", "cat a.py; rm -rf .git", 0.5),
-        ("python a.py", "python a.py " + "--verbose " * 3, 0.0),
+        ("python a.py", "python a.py " + "--verbose " * 3, worth(1, 0)),
         # what does not parse
         ("cat a.py", "cat 'a.py", 0.0),
         ("echo 'a", "echo 'b", similarity("echo 'a", "echo 'b")),
@@ -133,6 +143,19 @@ def test_what_differs_is_graded(expert: str, sample: str, value: float) -> None:
     assert functional(bash(expert), bash(sample)) == value
 
 
+@pytest.mark.parametrize(
+    ("sample", "value"),
+    [
+        ("cat b.py", 0.0),
+        ("sed -n '30,40p' a.py", 0.0),
+        ("sed -n '10,22p' a.py", 1.0),
+        ("sed -n '10,26p' a.py", 0.0),
+    ],
+)
+def test_what_is_binary_is_not_helped_by_the_grades(sample: str, value: float) -> None:
+    assert functional(bash("sed -n '10,20p' a.py"), bash(sample), threshold=0.8) == value
+
+
 def test_binary_at_a_threshold() -> None:
     expert, near, far = bash("grep parse_args a.py"), bash("grep parse_argv a.py"), bash("grep tokens a.py")
     assert [functional(expert, action, threshold=0.8) for action in (expert, near, far)] == [1.0, 1.0, 0.0]
@@ -141,17 +164,22 @@ def test_binary_at_a_threshold() -> None:
 
 def test_paths_are_resolved_from_the_working_directory() -> None:
     assert functional(bash("cat a.py"), bash("cat /work/a.py"), workdir="/work") == 1.0
-    assert functional(bash("cat a.py"), bash("cat /work/a.py")) == 0.0
+    assert functional(bash("cat a.py"), bash("cat /work/a.py")) == pytest.approx(0.1)
 
 
 def test_a_tool_that_is_not_known_is_compared_by_name_and_arguments() -> None:
     one, two = Action((ToolCall("ask", {"who": "abcd"}),)), Action((ToolCall("ask", {"who": "abce"}),))
-    assert functional(one, two) == 0.75
+    assert functional(one, two) == worth(1, 0.75)
     assert functional(one, Action((ToolCall("tell", {"who": "abcd"}),))) == 0.0
 
 
-def test_an_action_of_very_many_commands_is_worth_next_to_nothing() -> None:
-    assert functional(bash("cat a.py"), bash("cat a.py; " * 5000)) == 1 / 5000
+@pytest.mark.parametrize(("repeats", "value"), [(2, 1 / 2), (32, 1 / 32), (33, 0.0), (5000, 0.0)])
+def test_doing_everything_is_worth_next_to_nothing_and_too_much_nothing(repeats: int, value: float) -> None:
+    assert functional(bash("cat a.py"), bash("cat a.py; " * repeats)) == value
+
+
+def test_an_expert_may_do_very_much() -> None:
+    assert functional(bash("cat a.py; " * 40), bash("cat './a.py'; " * 40)) == 32 / 40
 
 
 commands = st.lists(

@@ -42,6 +42,13 @@ def test_a_here_document_is_what_the_first_command_reads(text: str) -> None:
     assert pipelines(text) == [(Command(("cat",), stdin="x $y\n", redirects=(Redirect(">", "f"),)),), (Command(("b",)),)]
 
 
+def test_a_here_document_after_other_commands() -> None:
+    assert pipelines("cd x && cat <<E > f\nab\nE") == [
+        (Command(("cd", "x")),),
+        (Command(("cat",), stdin="ab\n", redirects=(Redirect(">", "f"),)),),
+    ]
+
+
 def test_a_here_document_before_a_pipe() -> None:
     assert pipelines("cat <<E | grep x\nab\nE") == [(Command(("cat",), stdin="ab\n"), Command(("grep", "x")))]
     assert pipelines("cat <<< 'ab'") == [(Command(("cat",), stdin="ab"),)]

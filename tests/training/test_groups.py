@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from swe_srl.config import SrlStage
 from swe_srl.policy.base import Sample
 from swe_srl.policy.format import Answer
-from swe_srl.rewards.compose import Rewards, Unscored
+from swe_srl.rewards.compose import Rewards
+from swe_srl.rewards.reward import Unscored
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.training.data import TrainingStep
 from swe_srl.training.filtering import Filled
