@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,8 +40,10 @@ def audit(
     from swe_srl.rewards.parts import text_parts
 
     found, bad = _steps(sources)
+    bars: Any = nullcontext()
     parts = text_parts()
     if tasks or replay:
+        from swe_srl.environments.run import progress_bar
         from swe_srl.environments.task import load_tasks
         from swe_srl.rewards.executing import effect_part
 
@@ -50,26 +53,29 @@ def audit(
             workers=workers,
             timeout_seconds=timeout,
         )
-        parts["effect"] = effect_part(options)
+        bars = progress_bar()
+        bar = bars.add_task("executing actions", total=None)
+        parts["effect"] = effect_part(options, lambda done, total: bars.update(bar, completed=done, total=total))
         if not replay:
             known = load_tasks(tasks or ()).tasks
             found = [step for step in found if step.trajectory.task_id in known]
     if not found:
         raise UserError(f"{', '.join(sources)}: no step that can be audited" + (" with these tasks" if tasks else ""))
-    if samples is not None:
-        groups = _groups(samples)
-        audited, unknown = audit_samples(groups[:steps], {step.id: step for step in found}, parts, _progress)
-        bad += [{"id": step, "reason": f"no such step in {', '.join(sources)}"} for step in unknown]
-    else:
-        drawn = random.Random(f"{seed}/audit").sample(found, min(steps, len(found)))
-        audited = audit_controls(drawn, found, parts, seed, _progress)
+    with bars:
+        if samples is not None:
+            groups = _groups(samples)
+            audited, unknown = audit_samples(groups[:steps], {step.id: step for step in found}, parts, _progress)
+            bad += [{"id": step, "reason": f"no such step in {', '.join(sources)}"} for step in unknown]
+        else:
+            drawn = random.Random(f"{seed}/audit").sample(found, min(steps, len(found)))
+            audited = audit_controls(drawn, found, parts, seed, _progress)
     data = summary(audited)
+    output(as_json, data, lambda: audit_tables(data))  # first: what was found is not lost with a page that cannot be written
     if report is not None:
         try:
             write_audit_report(data, report)
         except OSError as error:
             raise UserError(f"{report}: cannot be written: {error.strerror or error}") from error
-    output(as_json, data, lambda: audit_tables(data))
     report_failures(bad, "id")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from swe_srl.policy.format import render_action, render_answer
+from swe_srl.rewards.operations import resolve
 from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.scaffolds.bash import parse, pipelines, source_of
@@ -65,13 +66,18 @@ def rewritten(step: Step, rng: random.Random) -> Action | None:
 
 def look_alike(step: Step, rng: random.Random) -> Action | None:
     """Another file, another line, an inverted condition: nearly the same text. None where no rule applies."""
+    workdir = step.trajectory.workdir or "/testbed"
     paths = sorted({path for s in step.trajectory.steps() for path in _PATH.findall(" ".join(_texts(s.action)))})
 
     def another_file(text: str) -> str | None:
         match = _PATH.search(text)
         if match is None:
             return None
-        same = [path for path in paths if path != match[0] and path.rpartition(".")[2] == match[0].rpartition(".")[2]]
+        same = [
+            path
+            for path in paths
+            if resolve(path, workdir) != resolve(match[0], workdir) and path.rpartition(".")[2] == match[0].rpartition(".")[2]
+        ]
         stem, dot, ending = match[0].rpartition(".")
         return text[: match.start()] + (rng.choice(same) if same else f"{stem}_base{dot}{ending}") + text[match.end() :]
 
@@ -88,11 +94,11 @@ def forged(step: Step) -> list[str]:
     if not texts:
         return answers
     longest = max(texts, key=lambda key: len(call.arguments[key]))
+    nothing = {key: "" for key in texts if not (key == "command" and "path" in call.arguments)}
     everything = "\n".join(dict.fromkeys(part for s in step.trajectory.steps() for part in _texts(s.action)))
     huge = (everything + "\n") * (HUGE // (len(everything) + 1) + 1)
-    for value in ("", huge.replace("</parameter>", "")):
-        action = Action((ToolCall(call.name, {**call.arguments, longest: value}),))
-        answers.append(hidden + render_action(action))
+    for arguments in (nothing, {longest: huge.replace("</parameter>", "")}):
+        answers.append(hidden + render_action(Action((ToolCall(call.name, {**call.arguments, **arguments}),))))
     return answers
 
 

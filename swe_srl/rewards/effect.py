@@ -15,8 +15,8 @@ from swe_srl.rewards.text import similarity
 
 CAP = 8000
 """Characters of an observation that are compared; see `similarity`'s cap."""
-OTHER_STATUS = 0.5
-"""Factor where one action succeeded and the other failed."""
+OTHER_END = 0.5
+"""Factor where one action succeeded and the other failed, or they left a shell that stays alive in different states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ class Effect:
     """Exit status, where the scaffold shows one."""
     timed_out: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
-    """Files it wrote outside the repository, by path, and the shell's own state where it stays alive."""
+    """Files it wrote outside the repository, by path."""
+    session: str = ""
+    """Directory and variables it left, where the shell stays alive and they changed."""
     seconds: float = 0.0
     """What its commands took."""
 
@@ -55,18 +57,21 @@ def effect_similarity(expert: Effect, sample: Effect) -> float | None:
 
     Where either changed files: the changes' similarity, so that a write and a read are worth 0. Where neither did: the
     similarity of what they showed, after replay's rules for what may differ, 1.0 where only the order of lines differs. Halved
-    where only one of them succeeded. An action that was killed at its time-out is worth 0 against one that was not.
-    None where neither changed or showed anything and both ended alike.
+    where only one of them succeeded, or the next command would start in another directory or with other variables. A sample
+    that was killed at its time-out is worth 0. None where there is nothing to compare: the expert's own action was killed, or
+    neither changed or showed anything and both ended alike.
     """
-    if expert.timed_out != sample.timed_out:
+    if expert.timed_out:
+        return None
+    if sample.timed_out:
         return 0.0
-    alike = _succeeded(expert) == _succeeded(sample)
-    factor = 1.0 if alike else OTHER_STATUS
+    alike = _succeeded(expert) == _succeeded(sample) and expert.session == sample.session
+    factor = 1.0 if alike else OTHER_END
     if expert.wrote or sample.wrote:
         return factor * _written(expert, sample)
     ours, theirs = normalise(expert.observation), normalise(sample.observation)
     if not ours and not theirs:
-        return None if alike else OTHER_STATUS
+        return factor if expert.session or not alike else None
     if ours == theirs or unordered(ours) == unordered(theirs):
         return factor
     return factor * similarity(ours, theirs, cap=CAP)

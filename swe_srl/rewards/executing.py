@@ -6,7 +6,7 @@ states. What cannot be found, or leaves nothing to compare, is unscored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swe_srl.cache import cache_folder
@@ -25,13 +25,13 @@ from swe_srl.trajectories.model import Step
 NOTHING = Unscored("neither action left anything to compare")
 
 
-def effect_part(options: EffectReward) -> Part:
-    """The reward. Raises UserError where there is no daemon, no snapshot or no task."""
-    forks = open_forks(options)
+def effect_part(options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None) -> Part:
+    """The reward; `progress` is that of `Forks`. Raises UserError where there is no daemon, no snapshot or no task."""
+    forks = open_forks(options, progress)
     return lambda pairs: effect_values(forks, [(step, answer.action) for step, answer in pairs if answer.action is not None])
 
 
-def open_forks(options: EffectReward) -> Forks:
+def open_forks(options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None) -> Forks:
     """A pool of forks as a recipe describes it. Raises UserError where there is no daemon, no snapshot or no task."""
     tasks = load_tasks([Path(path) for path in options.tasks])
     if tasks.bad:
@@ -50,6 +50,7 @@ def open_forks(options: EffectReward) -> Forks:
         workers=options.workers,
         timeout_seconds=options.timeout_seconds,
         max_seconds=options.max_seconds,
+        progress=progress,
     )
 
 

@@ -12,14 +12,14 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 
-from swe_srl.environments.docker import DockerSandbox, pool_of_containers
+from swe_srl.environments.docker import SESSION_FILE, DockerSandbox, pool_of_containers
 from swe_srl.environments.replay import run_action
 from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost
 from swe_srl.environments.shell import first_line
@@ -45,7 +45,8 @@ _AFTER = f"""export GIT_INDEX_FILE={_INDEX}.index GIT_CONFIG_NOSYSTEM=1 GIT_CONF
 {_GIT} add -A 2>/dev/null
 {_GIT} diff-index --cached --patch --unified=0 --no-color --no-ext-diff --no-textconv --no-renames --full-index {{tree}} 2>&1 |
 head -c {{most}}
-find /tmp /var/tmp /root /home /var/lib/swe-srl -xdev -type f -newer {_INDEX}.mark -size -{{most}}c \\
+[ {{session}} -nt {_INDEX}.mark ] && printf '\\n%s %s\\n' {{token}} {{session}} && head -c 20000 {{session}}
+find /tmp /var/tmp /root /home -xdev -type f -newer {_INDEX}.mark -size -{{most}}c \\
   ! -path '*/.cache/*' ! -path '*/__pycache__/*' ! -path '*/pytest-of-*' ! -path '*/.pytest_cache/*' 2>/dev/null |
 sort | head -n 50 |
 while IFS= read -r file; do printf '\\n%s %s\\n' {{token}} "$file"; head -c 20000 "$file"; done"""
@@ -86,14 +87,16 @@ class Forks:
         timeout_seconds: float = 60.0,
         max_seconds: float | None = None,
         limits: Limits | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """timeout_seconds: of one action, where its trajectory has no shorter one.
 
         max_seconds: of one call of `effects`; what has not begun by then is a fault.
+        progress: called with how many of the actions to be executed have been, and how many there are.
         """
         self._client, self._states, self._cache = client, states, cache
         self._workers, self._timeout, self._max_seconds = workers, timeout_seconds, max_seconds
-        self._limits = limits
+        self._limits, self._progress = limits, progress
         self.spent = Spent()
 
     def effects(self, wanted: Sequence[tuple[Step, Action]]) -> list[Effect | Fault]:
@@ -117,14 +120,17 @@ class Forks:
                     key: pool.submit(self._one, step, action, lost.get(self._states.key(step)), deadline)
                     for key, (step, action) in missing.items()
                 }
-                for key, future in futures.items():
+                for done, (key, future) in enumerate(futures.items(), 1):
                     found[key] = self._noted(key, *future.result())
+                    self._progress(done, len(futures))
         return [found[key] for key in keys]
 
     def _key(self, step: Step, action: Action) -> str:
         run = step.trajectory
         calls = [(call.name, dict(call.arguments)) for call in action.calls]
         decided = [_VERSION, self._states.key(step), run.scaffold, dict(run.environment), self._seconds(step), calls]
+        if get_scaffold(run.scaffold).persistent_shell:
+            decided.append(_environment(step))
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()
 
     def _seconds(self, step: Step) -> float:
@@ -156,6 +162,9 @@ class Forks:
         return effect, time.monotonic() - started
 
     def _in_fork(self, sandbox: Sandbox, step: Step, action: Action) -> Effect:
+        scaffold = get_scaffold(step.trajectory.scaffold)
+        if scaffold.persistent_shell:  # its first command writes down the shell's state, whatever it does
+            sandbox.execute("true", timeout=_SCRIPT_SECONDS, env=_environment(step), session=True)
         before = sandbox.execute(_BEFORE, timeout=_SCRIPT_SECONDS)
         if before.returncode != 0:
             raise SandboxLost(f"the repository cannot be read: {before.output.strip()[-200:]}")
@@ -163,15 +172,20 @@ class Forks:
         limit = self._seconds(step)
         run = dataclasses.replace(step.trajectory, timeout_seconds=limit)
         started = time.monotonic()
-        seen = run_action(sandbox, get_scaffold(run.scaffold), action, run)
+        seen = run_action(sandbox, scaffold, action, run)
         seconds = time.monotonic() - started
         token = secrets.token_hex(16)
-        script = _AFTER.format(tree=tree, token=token, most=_MOST_CHARACTERS)
+        script = _AFTER.format(tree=tree, token=token, most=_MOST_CHARACTERS, session=SESSION_FILE)
         after = sandbox.execute(script, timeout=_SCRIPT_SECONDS)
         patch, *outside = after.output.split(f"\n{token} ")
         files = dict(part.partition("\n")[::2] for part in outside)
         timed_out = bool(seen.extra.get("timed_out")) or (seen.returncode is None and seconds >= limit)
-        return Effect(patch, seen.compared[:_MOST_CHARACTERS], seen.returncode, timed_out, files, seconds)
+        session = files.pop(SESSION_FILE, "")
+        return Effect(patch, seen.compared[:_MOST_CHARACTERS], seen.returncode, timed_out, files, session, seconds)
+
+
+def _environment(step: Step) -> dict[str, str]:
+    return {**get_scaffold(step.trajectory.scaffold).environment, **step.trajectory.environment}
 
 
 class EffectCache:

@@ -57,7 +57,14 @@ def changed(patch: str, returncode: int = 0) -> Effect:
         (shown("", 0), shown("", 1), 0.5),
         # time-outs
         (shown("abcd"), dataclasses.replace(shown("abcd", None), timed_out=True), 0.0),
-        (Effect("", "abcd", None, True), Effect("", "abcd", None, True), 1.0),
+        (Effect("", "abcd", None, True), Effect("", "abcd", None, True), None),
+        (Effect("", "abcd", None, True), shown("abcd"), None),
+        # a shell that stays alive
+        (Effect("", "abcd", 0, session="cd a"), Effect("", "abcd", 0, session="cd a"), 1.0),
+        (Effect("", "abcd", 0, session="cd a"), Effect("", "abcd", 0, session="cd b"), 0.5),
+        (Effect("", "", 0, session="cd a"), Effect("", "", 0, session="cd a"), 1.0),
+        (Effect("", "", 0, session="cd a"), Effect("", "", 0), 0.5),
+        (Effect(PATCH, "", 0, session="cd a"), changed(PATCH), 0.5),
         # a patch that was cut, or no patch
         (changed(PATCH), changed("fatal: not a git repository\n"), similarity(PATCH, "fatal: not a git repository\n")),
     ],
@@ -67,5 +74,5 @@ def test_reads_by_what_they_showed_writes_by_what_they_changed(expert: Effect, s
 
 
 def test_an_effect_survives_json() -> None:
-    effect = Effect(PATCH, "a\n", None, True, {"/tmp/x": "1"}, 0.25)
+    effect = Effect(PATCH, "a\n", None, True, {"/tmp/x": "1"}, "cd a", 0.25)
     assert Effect.from_json(effect.to_json()) == effect

@@ -123,8 +123,15 @@ def test_a_shell_that_stays_alive_is_forked_too(forks: Forks) -> None:
     run = trajectory("mkdir -p sub && cd sub && export NAME=value", "pwd", scaffold="swe-agent")
     there, moved = effects(forks, step(run, 1), 'echo "$PWD $NAME"', "cd ..")
     assert there.observation.strip() == "/testbed/sub value"
-    assert not there.wrote
-    assert moved.wrote, "where the next command starts is part of what it did"
+    assert (there.wrote, there.session) == (False, "")
+    assert not moved.wrote
+    assert "cd -- /testbed ||" in moved.session, "where the next command starts is part of what it did"
+
+
+def test_the_first_command_of_a_shell_has_changed_nothing(forks: Forks) -> None:
+    shown, empty = effects(forks, step(trajectory("grep x a.py", scaffold="swe-agent"), 0), "grep x a.py", "")
+    assert (shown.wrote, shown.session, empty.wrote, empty.session) == (False, "", False, "")
+    assert effect_similarity(shown, empty) == 0.0
 
 
 def test_an_action_is_executed_once(client: DockerClient, image: str, tmp_path: Path) -> None:
