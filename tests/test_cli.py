@@ -27,10 +27,8 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl"
 NO_DAEMON = {"DOCKER_HOST": "unix:///nonexistent.sock"}
 COMMANDS = [
-    *(
-        [name]
-        for name in ("doctor", "import", "stats", "export", "replay", "record", "train", "profile", "report", "quickstart")
-    ),
+    *([name] for name in ("doctor", "import", "stats", "export", "replay", "record", "audit")),
+    *([name] for name in ("train", "profile", "report", "quickstart")),
     ["export-model"],
     *(["env", name] for name in ("docker", "base", "build", "list", "shell", "reap", "prune")),
 ]
@@ -153,6 +151,35 @@ def test_import_strictly_stops_at_the_first_bad_one(tmp_path: Path) -> None:
     assert (status, out) == (1, "")
     assert err.strip().splitlines()[-1] == f"error: {tmp_path}/other.json: unknown format; top-level keys: some"
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_audit_scores_controls_and_samples(tmp_path: Path) -> None:
+    page = tmp_path / "audit.html"
+    status, out, err = _run("audit", SHIPPED, "--steps", "3", "--report", page, "--json")
+    found = _one_object(out)
+    assert (status, found["steps"]) == (0, 3), err
+    assert [row["reward"] for row in found["orders"]][:1] == ["similarity"]
+    assert "Largest disagreements" in page.read_text()
+    samples = tmp_path / "samples.jsonl"
+    step = found["disagreements"][0]["step"]
+    samples.write_text(json.dumps({"step": step, "samples": [{"text": "no answer", "finish": "stop"}]}) + "\n")
+    status, out, err = _run("audit", SHIPPED, "--samples", samples, "--json")
+    assert (status, _one_object(out)["distributions"][0]["invalid"]) == (0, 1), err
+
+
+def test_audit_says_what_it_cannot_do(tmp_path: Path) -> None:
+    samples = tmp_path / "samples.jsonl"
+    assert (
+        _run("audit", SHIPPED, "--samples", samples)[2] == f"error: {samples}: no such file; name the samples.jsonl of a run\n"
+    )
+    samples.write_text('{"step": "gone@1", "samples": []}\n')
+    status, _, err = _run("audit", SHIPPED, "--samples", samples, "--json")
+    assert (status, err.splitlines()[-1]) == (1, f"error: gone@1: no such step in {SHIPPED}")
+    samples.write_text("{}\n")
+    assert "line 1: is no group of samples" in _run("audit", SHIPPED, "--samples", samples)[2]
+    assert _run("audit", SHIPPED, "--tasks", ROOT / "environments", env=NO_DAEMON)[2].startswith(
+        "error: no Docker daemon answers"
+    )
 
 
 def test_stats_and_export_say_what_they_found_and_wrote(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swe_srl.config import LoraSection, Recipe, SftStage, SrlStage, VllmSection
+from swe_srl.config import FunctionalReward, LoraSection, Recipe, SftStage, SimilarityReward, SrlStage, VllmSection
 from swe_srl.errors import UserError
 from swe_srl.recipes import load_recipe
 
@@ -180,3 +180,26 @@ def test_every_option_says_what_it_is() -> None:
 def test_reading_a_recipe_does_not_import_torch() -> None:
     code = "import sys, swe_srl.recipes; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_rewards_the_papers_is_the_reward(recipe: Path) -> None:
+    rewards = load_recipe(recipe).rewards
+    assert (rewards.invalid, rewards.functional) == ("minus-one", None)
+    assert rewards.similarity == SimilarityReward(weight=1.0, compare="text", unit="character", autojunk=False, cap=None)
+
+
+def test_a_reward_that_is_named_takes_the_place_of_the_papers(recipe: Path) -> None:
+    rewards = load_recipe(recipe, ["rewards.functional.threshold=0.8", 'rewards.invalid="graded"']).rewards
+    assert (rewards.similarity, rewards.functional) == (None, FunctionalReward(weight=1.0, threshold=0.8))
+
+
+def test_nested_sections_read_back_equal(recipe: Path) -> None:
+    read = load_recipe(recipe, ["rewards.similarity.cap=8000", "rewards.functional.weight=0.5"])
+    recipe.write_text(read.to_toml())
+    assert "[rewards.similarity]" in read.to_toml()
+    assert load_recipe(recipe) == read
+
+
+def test_an_unknown_option_of_a_reward_is_refused(recipe: Path) -> None:
+    with pytest.raises(UserError, match=r"rewards\.similarity\.units: unknown option; known here: .*unit"):
+        load_recipe(recipe, ['rewards.similarity.units="line"'])

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from swe_srl.cli import environments, training, trajectories
+from swe_srl.cli import environments, rewards, training, trajectories
 from swe_srl.cli.output import fail
 from swe_srl.errors import UserError
 
@@ -33,6 +33,7 @@ app.command("stats")(trajectories.stats)
 app.command("export")(trajectories.export)
 app.command("replay")(environments.replay)
 app.command("record")(environments.record)
+app.command("audit")(rewards.audit)
 app.command("train")(training.train)
 app.command("export-model")(training.export_model)
 app.command("profile")(training.profile)

@@ -6,6 +6,7 @@ nothing load from anywhere and no script run that is not the page's.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -79,8 +80,8 @@ def charts(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _shown(group: Mapping[str, Any]) -> dict[str, Any]:
-    """A group for the viewer: samples from the best to the worst, their actions cut into pieces."""
-    samples = sorted(group["samples"], key=lambda sample: -sample["reward"])
+    """A group for the viewer: samples from the best to the worst, unscored ones last, their actions cut into pieces."""
+    samples = sorted(group["samples"], key=lambda sample: math.inf if sample["reward"] is None else -sample["reward"])
     return {
         **group,
         "samples": [

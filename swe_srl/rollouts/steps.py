@@ -14,7 +14,7 @@ from swe_srl.policy.base import Sample, Sampler, SamplingOptions
 from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
 from swe_srl.policy.prompts import PromptOptions, PromptTooLongError
-from swe_srl.rewards import score_answer
+from swe_srl.rewards import INVALID, score_answer
 from swe_srl.trajectories.model import Step
 
 _STEPS_A_CALL = 16
@@ -151,7 +151,7 @@ def _mark(step: Step, sample: Sample, tools: Tools) -> SampleRecord:
         error=scored.answer.error,
         similarity=scored.similarity,
         tool_correct=action is not None and [c.name for c in action.calls] == [c.name for c in step.action.calls],
-        reward=scored.reward,
+        reward=INVALID if scored.similarity is None else scored.similarity,
         finish=sample.finish,
         tokens=len(sample.token_ids),
     )

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from swe_srl.scaffolds import get_scaffold, is_scaffold
 from swe_srl.scaffolds.base import Action, ToolCall
+from swe_srl.scaffolds.bash import parse
 
 if TYPE_CHECKING:
     import tree_sitter
@@ -101,7 +101,7 @@ def call_kind(call: ToolCall, scaffold: str) -> Kind:
 
 def command_kind(command: str) -> Kind:
     """What a bash command is for: read, edit or other."""
-    root = _parser().parse(command.encode(errors="replace")).root_node
+    root = parse(command)
     kinds: list[Kind] = ["other"] if root.has_error else []
     for node in _walk(root):
         if node.type == "command":
@@ -181,11 +181,3 @@ def _walk(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
 def _strongest(kinds: Sequence[Kind]) -> Kind:
     order: tuple[Kind, ...] = ("submit", "edit", "other", "read")
     return min(kinds, key=order.index)
-
-
-@cache
-def _parser() -> tree_sitter.Parser:
-    import tree_sitter
-    import tree_sitter_bash
-
-    return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))

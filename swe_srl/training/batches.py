@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from swe_srl.config import SamplingSection, SftStage, SrlStage
 from swe_srl.policy.base import Sampler
+from swe_srl.rewards.compose import Rewards
 from swe_srl.training.data import TrainingStep, step_order
 from swe_srl.training.filtering import usable
 from swe_srl.training.groups import GroupSource, examples_of, group_metrics, group_records
@@ -84,10 +85,16 @@ class SrlBatches:
     """Sampled groups, filled up by dynamic sampling, with their advantages."""
 
     def __init__(
-        self, stage: SrlStage, items: Sequence[TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str
+        self,
+        stage: SrlStage,
+        items: Sequence[TrainingStep],
+        sampler: Sampler,
+        sampling: SamplingSection,
+        rewards: Rewards,
+        seed: str,
     ) -> None:
         self.stage = stage
-        self.source = GroupSource(items, step_order(items, stage, seed), sampler, sampling, seed)
+        self.source = GroupSource(items, step_order(items, stage, seed), sampler, sampling, rewards, seed)
 
     def __next__(self) -> Batch:
         """See `Batches`."""

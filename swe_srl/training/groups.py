@@ -14,7 +14,8 @@ from typing import Any
 
 from swe_srl.config import SamplingSection, SrlStage
 from swe_srl.policy.base import Sample, Sampler, SamplingOptions
-from swe_srl.rewards.reward import RewardedAnswer, score_answer
+from swe_srl.rewards.compose import Rewards, Sampled, part_metrics
+from swe_srl.rewards.reward import RewardedAnswer
 from swe_srl.training.advantages import group_advantages
 from swe_srl.training.data import StepOrder, TrainingStep, tools_for
 from swe_srl.training.filtering import Filled, fill_batch, is_informative
@@ -31,17 +32,18 @@ class Group:
 
     @property
     def rewards(self) -> list[float]:
-        """One reward a sample."""
-        return [scored.reward for scored in self.scored]
+        """One reward a sample that could be scored."""
+        return [scored.reward for scored in self.scored if scored.reward is not None]
 
     @property
     def valid_rewards(self) -> list[float]:
         """The rewards of format-valid samples alone."""
-        return [scored.reward for scored in self.scored if scored.answer.error is None]
+        return [scored.reward for scored in self.scored if scored.answer.error is None and scored.reward is not None]
 
-    def advantages(self, stage: SrlStage) -> list[float]:
-        """One advantage a sample."""
-        return group_advantages(self.rewards, std_normalisation=stage.std_normalisation)
+    def advantages(self, stage: SrlStage) -> list[float | None]:
+        """One advantage a sample; None for one that could not be scored: it is no part of the group."""
+        found = iter(group_advantages(self.rewards, std_normalisation=stage.std_normalisation))
+        return [None if scored.reward is None else next(found) for scored in self.scored]
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class GroupSource:
     order: StepOrder
     sampler: Sampler
     sampling: SamplingSection
+    rewards: Rewards
     seed: str
     draws: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"sample": 0.0, "reward": 0.0})
@@ -70,7 +73,7 @@ class GroupSource:
         started = time.perf_counter()
         sampled = self.sampler.sample([list(item.prompt_ids) for item in items], options)
         sampled_at = time.perf_counter()
-        groups = [Group(item, samples, [score(item, s) for s in samples]) for item, samples in zip(items, sampled, strict=True)]
+        groups = score(items, sampled, self.rewards)
         self.seconds["sample"] += sampled_at - started
         self.seconds["reward"] += time.perf_counter() - sampled_at
         return groups
@@ -82,9 +85,18 @@ class GroupSource:
         return fill_batch(self.draw, lambda group: group.rewards, size=size, epsilon=epsilon, max_refills=refills)
 
 
-def score(item: TrainingStep, sample: Sample) -> RewardedAnswer:
-    """The reward of one sample against the step's expert."""
-    return score_answer(item.step, sample.text, sample.finish, tools_for(item.step))
+def score(items: Sequence[TrainingStep], sampled: Sequence[Sequence[Sample]], rewards: Rewards) -> list[Group]:
+    """The groups of the steps: every sample against its step's expert, all of them scored together."""
+    scored = iter(
+        rewards.score(
+            [
+                Sampled(item.step, sample.text, sample.finish, tools_for(item.step))
+                for item, samples in zip(items, sampled, strict=True)
+                for sample in samples
+            ]
+        )
+    )
+    return [Group(item, samples, [next(scored) for _ in samples]) for item, samples in zip(items, sampled, strict=True)]
 
 
 def examples_of(groups: Sequence[Group], stage: SrlStage) -> list[Example]:
@@ -93,7 +105,7 @@ def examples_of(groups: Sequence[Group], stage: SrlStage) -> list[Example]:
         Example(group.item.prompt_ids, sample.token_ids, advantage, sampler_logprobs=sample.logprobs)
         for group in groups
         for sample, advantage in zip(group.samples, group.advantages(stage), strict=True)
-        if sample.token_ids
+        if sample.token_ids and advantage is not None
     ]
 
 
@@ -105,13 +117,14 @@ def group_metrics(batch: Filled[Group], stage: SrlStage) -> dict[str, Any]:
     """
     groups = [*batch.kept, *batch.dropped]
     scored = [scored for group in groups for scored in group.scored]
-    rewards = [answer.reward for answer in scored]
+    rewards = [answer.reward for answer in scored if answer.reward is not None]
     similarities = [answer.similarity for answer in scored if answer.similarity is not None]
     samples = [sample for group in groups for sample in group.samples]
     lengths = [len(sample.token_ids) for sample in samples]
     return {
-        "reward_mean": fmean(rewards),
-        "reward_std": pstdev(rewards),
+        "reward_mean": _mean(rewards),
+        "reward_std": pstdev(rewards) if rewards else None,
+        **part_metrics(scored),
         "format_validity": fmean(answer.answer.error is None for answer in scored),
         "valid_similarity": _mean(similarities),
         "valid_reward_std": _mean([pstdev(group.valid_rewards) if group.valid_rewards else 0.0 for group in batch.kept]),
@@ -144,6 +157,8 @@ def _record(group: Group, stage: SrlStage, *, kept: bool) -> dict[str, Any]:
                 "action": scored.answer.action_text,
                 "reward": scored.reward,
                 "similarity": scored.similarity,
+                "parts": dict(scored.parts),
+                "unscored": scored.unscored,
                 "valid": scored.answer.error is None,
                 "error": scored.answer.error,
                 "advantage": advantage,

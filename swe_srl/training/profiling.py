@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,9 +20,11 @@ import torch
 from swe_srl import __version__
 from swe_srl.cache import cache_folder
 from swe_srl.config import Recipe, SamplingSection
+from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler
 from swe_srl.policy.model import load_policy
-from swe_srl.policy.samplers.transformers import TransformersSampler
+from swe_srl.policy.samplers.select import open_sampler
+from swe_srl.rewards.compose import Rewards, build_rewards
 from swe_srl.training.data import StepOrder, TrainingStep, check_context, load_dataset
 from swe_srl.training.devices import open_device
 from swe_srl.training.difficulty import Difficulty, content_key, read_profile, write_profile
@@ -81,8 +84,10 @@ def profile(recipe: Recipe, to: Path, progress: Callable[[int, int], None] = lam
     dataset = load_dataset(recipe, tokenizer)
     check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
     cache = cache_folder("difficulty") / f"{policy_key(recipe, model)}.jsonl"
-    sampler = TransformersSampler(model, tokenizer)
-    found, sampled = sample_all(dataset.train, sampler, recipe.sampling, f"{recipe.seed}/profile", cache, progress)
+    rewards = build_rewards(recipe.rewards)
+    with closing(open_sampler(recipe.sampling, model, tokenizer)) as sampler:
+        seed = f"{recipe.seed}/profile"
+        found, sampled = sample_all(dataset.train, sampler, recipe.sampling, rewards, seed, cache, progress)
     rows = ({"step": item.step.id, **d.to_json()} for item, d in zip(dataset.train, found, strict=True))
     write_profile(to, rows)
     return Profile(to, found, sampled)
@@ -92,6 +97,7 @@ def sample_all(
     items: Sequence[TrainingStep],
     sampler: Sampler,
     sampling: SamplingSection,
+    rewards: Rewards,
     seed: str,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -108,7 +114,7 @@ def sample_all(
         call = slice(start, start + STEPS_A_CALL)
         missing = {key: item for key, item in zip(keys[call], items[call], strict=True) if key not in known}
         if missing:
-            found = _sample(missing, sampler, sampling, f"{seed}/{start}")
+            found = _sample(missing, sampler, sampling, rewards, f"{seed}/{start}")
             with cache.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(d.to_json()) + "\n" for d in found)
             known.update((d.content, d) for d in found)
@@ -133,11 +139,15 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _sample(missing: dict[str, TrainingStep], sampler: Sampler, sampling: SamplingSection, seed: str) -> list[Difficulty]:
+def _sample(
+    missing: dict[str, TrainingStep], sampler: Sampler, sampling: SamplingSection, rewards: Rewards, seed: str
+) -> list[Difficulty]:
     items = list(missing.values())
     in_order = StepOrder(len(items), seed, blocks=[range(len(items))])
-    groups = GroupSource(items, in_order, sampler, sampling, seed).draw(len(items))
-    return [
-        Difficulty(key, tuple(group.rewards), sum(scored.answer.error is None for scored in group.scored))
-        for key, group in zip(missing, groups, strict=True)
-    ]
+    groups = GroupSource(items, in_order, sampler, sampling, rewards, seed).draw(len(items))
+    for group in groups:
+        if not group.rewards:
+            raise UserError(
+                f"{group.item.step.id}: no answer could be scored ({group.scored[0].unscored}); run the command again"
+            )
+    return [Difficulty(key, tuple(group.rewards), len(group.valid_rewards)) for key, group in zip(missing, groups, strict=True)]

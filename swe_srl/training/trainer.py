@@ -28,6 +28,7 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.select import open_sampler
+from swe_srl.rewards.compose import Rewards, build_rewards
 from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.training.atomic import write_folder
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
@@ -60,6 +61,7 @@ class _Run:
     dataset: Dataset
     evaluations: Evaluations
     interrupt: Interrupt
+    rewards: Rewards
     bars: Bars
     started: float
     """By the clock of time.perf_counter, the time already spent taken off."""
@@ -141,6 +143,7 @@ def _prepare(recipe: Recipe, folder: RunFolder, bars: Bars, started: float) -> _
         tokenizer=tokenizer,
         sampler=open_sampler(recipe.sampling, model, tokenizer),
         dataset=dataset,
+        rewards=build_rewards(recipe.rewards),
         evaluations=Evaluations(recipe.evaluation, folder),
         interrupt=Interrupt(lambda number: _say(bars.console, f"{number.name}: stopping after this update")),
         bars=bars,
@@ -235,7 +238,7 @@ def _batches(run: _Run, index: int, stage: Stage) -> Batches:
     items = run.dataset.for_objective(stage.objective)
     seed = f"{run.recipe.seed}/{index}"
     if isinstance(stage, SrlStage):
-        return SrlBatches(stage, items, run.sampler, run.recipe.sampling, seed)
+        return SrlBatches(stage, items, run.sampler, run.recipe.sampling, run.rewards, seed)
     return SftBatches(stage, items, seed)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hand_made import trajectory
 
-from swe_srl.config import SamplingSection, SftStage, SrlStage
+from swe_srl.config import RewardsSection, SamplingSection, SftStage, SrlStage
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.policy.format import render_action
+from swe_srl.rewards.compose import build_rewards
 from swe_srl.training.batches import Batches, SftBatches, SrlBatches
 from swe_srl.training.data import TrainingStep, step_order
 from swe_srl.training.tree.planning import plan_tree
@@ -51,7 +52,7 @@ def sft(*lengths: int) -> SftBatches:
 
 def srl(*lengths: int) -> SrlBatches:
     stage = SrlStage(objective="srl", updates=1, lr=1.0, steps_per_update=3)
-    return SrlBatches(stage, items(*lengths), Echo(), SamplingSection(samples=2), "seed")
+    return SrlBatches(stage, items(*lengths), Echo(), SamplingSection(samples=2), build_rewards(RewardsSection()), "seed")
 
 
 def test_a_source_goes_on_where_another_was() -> None:

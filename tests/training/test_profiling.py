@@ -14,16 +14,18 @@ import torch
 from hand_made import trajectory
 from transformers import LlamaForCausalLM
 
-from swe_srl.config import SamplingSection
+from swe_srl.config import RewardsSection, SamplingSection
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.policy.format import render_action
 from swe_srl.recipes import load_recipe
+from swe_srl.rewards.compose import build_rewards
 from swe_srl.training.data import TrainingStep
 from swe_srl.training.difficulty import content_key, read_profile
 from swe_srl.training.profiling import STEPS_A_CALL, policy_key, sample_all, weights_digest
 from swe_srl.trajectories.storage import write_jsonl
 
 SAMPLING = SamplingSection(samples=3, max_tokens=5)
+REWARDS = build_rewards(RewardsSection())
 COUNT = 2 * STEPS_A_CALL + 3
 
 
@@ -60,7 +62,7 @@ class Sampler:
 def test_every_step_is_sampled_with_its_neighbours_and_known_by_its_content(tmp_path: Path) -> None:
     sampler, moves = Sampler(), []
     found, sampled = sample_all(
-        steps(), sampler, SAMPLING, "seed", tmp_path / "cache.jsonl", lambda done, total: moves.append((done, total))
+        steps(), sampler, SAMPLING, REWARDS, "seed", tmp_path / "cache.jsonl", lambda done, total: moves.append((done, total))
     )
     assert sampled == COUNT
     assert [len(prompts) for prompts in sampler.prompts] == [16, 16, 3]
@@ -75,31 +77,31 @@ def test_every_step_is_sampled_with_its_neighbours_and_known_by_its_content(tmp_
 
 def test_an_interrupted_profile_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     cache, whole = tmp_path / "cache.jsonl", Sampler()
-    expected = sample_all(steps(), whole, SAMPLING, "seed", tmp_path / "other.jsonl")[0]
+    expected = sample_all(steps(), whole, SAMPLING, REWARDS, "seed", tmp_path / "other.jsonl")[0]
     with pytest.raises(KeyboardInterrupt):
-        sample_all(steps(), Sampler(fail_at=1), SAMPLING, "seed", cache)
+        sample_all(steps(), Sampler(fail_at=1), SAMPLING, REWARDS, "seed", cache)
     with cache.open("a") as file:
         file.write('{"content": "cut sho')
     resumed = Sampler()
-    assert sample_all(steps(), resumed, SAMPLING, "seed", cache) == (expected, COUNT - 16)
+    assert sample_all(steps(), resumed, SAMPLING, REWARDS, "seed", cache) == (expected, COUNT - 16)
     assert (resumed.prompts, resumed.seeds) == (whole.prompts[1:], whole.seeds[1:])
     again = Sampler(fail_at=0)
-    assert sample_all(steps(), again, SAMPLING, "seed", cache) == (expected, 0)
+    assert sample_all(steps(), again, SAMPLING, REWARDS, "seed", cache) == (expected, 0)
     assert len(read_profile(cache)) == COUNT
 
 
 def test_only_new_steps_are_sampled(tmp_path: Path) -> None:
     cache = tmp_path / "cache.jsonl"
-    sample_all(steps()[:5] + steps()[7:9], Sampler(), SAMPLING, "seed", cache)
+    sample_all(steps()[:5] + steps()[7:9], Sampler(), SAMPLING, REWARDS, "seed", cache)
     sampler = Sampler()
-    found, sampled = sample_all(steps()[:9], sampler, SAMPLING, "seed", cache)
+    found, sampled = sample_all(steps()[:9], sampler, SAMPLING, REWARDS, "seed", cache)
     assert (sampled, sampler.prompts) == (2, [[[9, 5], [9, 6]]])
     assert [difficulty.valid for difficulty in found] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
 
 
 def test_two_steps_of_equal_content_are_sampled_once(tmp_path: Path) -> None:
     sampler = Sampler()
-    found, sampled = sample_all([*steps()[:2], steps()[1]], sampler, SAMPLING, "seed", tmp_path / "cache.jsonl")
+    found, sampled = sample_all([*steps()[:2], steps()[1]], sampler, SAMPLING, REWARDS, "seed", tmp_path / "cache.jsonl")
     assert (sampled, sampler.prompts) == (2, [[[9, 0], [9, 1]]])
     assert found[1] == found[2]
 
