@@ -1,4 +1,5 @@
-"""What a command and a state cost: our held-open shell beside `docker exec` and two peers, a fork beside re-execution.
+"""What a command, a state and a replay cost: our held-open shell beside `docker exec` and two peers, a fork beside
+re-execution, real runs with one and two workers.
 
 Each figure is measured here and now, in real containers of one image; nothing is taken from elsewhere. A command's overhead is
 its median time seen from the host less the median time of the same command run inside by a loop. Peers are measured where
@@ -11,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
+import fidelity
 
 from swe_srl.environments.base_image import BASE_IMAGES, ensure_base_image
 from swe_srl.environments.docker import DockerSandbox
@@ -29,13 +32,16 @@ from swe_srl.environments.exec import run_in
 from swe_srl.environments.image import build_image
 from swe_srl.environments.reaper import connect_and_reap
 from swe_srl.environments.replay import run_action
-from swe_srl.environments.snapshots import SnapshotMap, find_snapshot
+from swe_srl.environments.snapshots import FILE as SNAPSHOT_FILE
+from swe_srl.environments.snapshots import SnapshotMap, find_snapshot, read_map
 from swe_srl.environments.task import load_tasks, task_from_row
 from swe_srl.scaffolds import get_scaffold
 from swe_srl.trajectories.importing import Found, import_trajectories
 from swe_srl.trajectories.sources import iter_sources
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("SWE_SRL_DATA", ROOT.parent / "shared" / "data"))
+QUICK_TASKS = ("pytest-dev__pytest-10081", "pytest-dev__pytest-5262")
 COMMAND = "true"
 _INSIDE = f"""
 import subprocess, time
@@ -84,6 +90,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 commands, 3 forks")
     parser.add_argument("--peers", type=Path, help="a Python with swe-rex 1.4 and mini-swe-agent 2")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--data", type=Path, default=DATA, help="real runs and their tasks, for the replays")
     options = parser.parse_args()
     if options.quick:
         options.runs, options.forks = 20, 3
@@ -93,6 +100,7 @@ def main() -> None:
     results = {
         "commands": list(commands(client, image, options.runs, options.peers)),
         "states": list(states(client, options.forks)),
+        "replays": list(replays(client, options.data, QUICK_TASKS if options.quick else None)),
     }
     if options.json:
         print(json.dumps(results))
@@ -174,6 +182,53 @@ def states(client: docker.DockerClient, forks: int) -> Iterator[dict[str, Any]]:
                 yield row
         finally:
             SnapshotMap(client, Path(folder), "changed")  # a new map takes away the images of the former
+
+
+def replays(client: docker.DockerClient, data: Path, only: Collection[str] | None) -> Iterator[dict[str, Any]]:
+    """Every real run that has a task, by `swe-srl replay` in a process of its own: one row a way.
+
+    `in commands` is the share of the sandboxes' time (from start to the last step) that the commands themselves took,
+    `snapshots kB` what the kept states add to the tasks' images.
+    """
+    if not (data / "tasks.jsonl").is_file():
+        yield {"replays": "missing", "reason": f"no tasks.jsonl in {data}"}
+        return
+    changed = fidelity.changed_tasks(data, only)
+    files = [str(data / "trajectories" / run["file"]) for task in changed for run in task["trajectories"]]
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = Path(folder) / "tasks.jsonl"
+        fidelity.write_tasks(changed, tasks)
+        for task in load_tasks([tasks]).tasks.values():
+            build_image(client, task, _say)  # building is not part of replaying
+        for workers, snapshots in ((1, "none"), (2, "none"), (2, "changed")):
+            out = Path(folder) / f"{workers}-{snapshots}"
+            argv = [sys.executable, "-m", "swe_srl.cli", "replay", *files, "--tasks", str(tasks), "--no-tests"]
+            argv += ["--out", str(out), "--workers", str(workers), "--snapshot", snapshots]
+            begun = time.perf_counter()
+            process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - begun
+            done = [json.loads(line) for line in (out / "replay.jsonl").read_text(encoding="utf-8").splitlines()]
+            commands = sum(step["seconds"] for replay in done for step in replay["steps"])
+            yield {
+                "workers": workers,
+                "snapshots": snapshots,
+                "trajectories": len(done),
+                "steps": sum(len(replay["steps"]) for replay in done),
+                "seconds": round(seconds, 1),
+                "in commands": round(commands / sum(replay["seconds"] for replay in done), 3),
+                "peak MB": round(usage.ru_maxrss / 1024),
+                "snapshots kB": round(_snapshot_bytes(client, out) / 1e3),
+                "status": os.waitstatus_to_exitcode(status),
+            }
+            SnapshotMap(client, out, "changed")  # a new map takes away the images of the former
+
+
+def _snapshot_bytes(client: docker.DockerClient, folder: Path) -> int:
+    """What the layers of a run's snapshots hold, those of the tasks' images apart and each layer once."""
+    file = folder / SNAPSHOT_FILE
+    images = {image for steps in read_map(file).values() for image in steps.values()} if file.exists() else set()
+    return sum(int(client.api.history(image)[0]["Size"]) for image in images)
 
 
 def _peer(name: str, python: Path | None, code: str, image: str, runs: int, own: float) -> Iterator[dict[str, Any]]:

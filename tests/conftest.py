@@ -7,6 +7,7 @@ the folder of real data: any other skip is a failure there.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ _NO_REAL_DATA = "no real data at"
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# In a job that a script began with `&` it is ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lacking(reason: str) -> NoReturn:

@@ -35,9 +35,14 @@ COMMANDS = [
 ]
 
 
-def _start(*arguments: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.Popen[str]:
+def _start(
+    *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT, background: bool = False
+) -> subprocess.Popen[str]:
+    """background: as a script's `&` begins it, with Ctrl-C ignored."""
     command = [sys.executable, "-m", "swe_srl.cli", *map(str, arguments)]
     piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if background:
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     return subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})}, text=True, **piped)  # type: ignore[call-overload, no-any-return]
 
 
@@ -365,12 +370,19 @@ def _wait_until(true: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_replay_that_is_interrupted(client: DockerClient, base_image: str, tasks: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "background"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM in the background"],
+)
+def test_a_replay_that_is_interrupted(
+    client: DockerClient, base_image: str, tasks: Path, number: signal.Signals, background: bool
+) -> None:
     """In the middle of a long step, with others waiting."""
     runs = [_trajectory(name, command="echo here; sleep 100") for name in "abc"]
     write_jsonl(tasks.parent / "run.jsonl", runs)
-    process = _start("replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", tasks.parent / "run")
+    arguments = ("replay", tasks.parent / "run.jsonl", "--tasks", tasks, "--out", tasks.parent / "run")
+    process = _start(*arguments, background=background)
     _wait_until(lambda: len(_containers_of(client, process.pid)) == 2)
     time.sleep(1)
     begun = time.monotonic()

@@ -47,8 +47,7 @@ env.command("prune")(environments.env_prune)
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    # A job that is ended from outside cleans up as one that is interrupted.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _end)
     try:
         status = app(standalone_mode=False)
         if status == 130:  # what typer makes of Ctrl-C
@@ -71,3 +70,10 @@ def main() -> None:
         shown()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(*_: object) -> None:
+    """A job that is ended from outside cleans up as one that is interrupted, also where a script's `&` made Ctrl-C ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)

@@ -112,6 +112,7 @@ def env_reap(as_json: Json = False) -> None:
     reaped = reap(connect())
     text = f"removed {len(reaped.containers)} containers and {len(reaped.images)} images; {reaped.unknown} belong to runs that "
     output(as_json, reaped.to_json(), lambda: text + "cannot be judged from here")
+    exit_unless(not reaped.stuck)
 
 
 def env_prune(

@@ -7,9 +7,9 @@ argument vectors to the container's shell; files travel over a command's stdin a
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-import os
 import threading
 import time
 import uuid
@@ -20,11 +20,14 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
-from docker.types import Ulimit
+from docker.types import LogConfig, Ulimit
 from requests.exceptions import RequestException
 
+from swe_srl.environments.disk import disk_guard
+from swe_srl.environments.podman import commit
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.sandbox import Limits, SandboxLost, SandboxUnavailable, Snapshot
+from swe_srl.environments.session import SESSION_FILE, SESSION_SCRIPT
 from swe_srl.environments.shell import Shell, ShellResult, first_line
 from swe_srl.errors import UserError
 from swe_srl.scaffolds.base import CommandResult
@@ -37,22 +40,11 @@ TEMPORARY_LABEL = "swe-srl.temporary"
 _MAX_LAYERS = 120
 """overlay2 mounts at most 128; a snapshot of a deeper sandbox is written as one layer."""
 
-_SESSION_FOLDER = "/var/lib/swe-srl"
-SESSION_FILE = f"{_SESSION_FOLDER}/session"
-_NEW_SESSION = "/dev/shm/swe-srl-session"
-# The state of the long-lived shell is kept in a file: whatever copies the container's files copies the shell's state too. It is
-# written only where it has changed, so that a command that changed nothing leaves the files as they were. Builtins alone: each
-# process would take a millisecond. One line, so that bash counts the lines of the command itself from 1.
-_SAVE_SESSION = f"""\
-{{ export -p; printf "cd -- %q || cd .\\n" "$PWD"; [ "$OLDPWD" ] && printf "OLDPWD=%q\\n" "$OLDPWD" || echo "unset -v OLDPWD; export OLDPWD"; }} \
->| {_NEW_SESSION}; \
-IFS= read -r -d "" _swe_srl_new < {_NEW_SESSION}; \
-IFS= read -r -d "" _swe_srl_old 2> /dev/null < {SESSION_FILE}; \
-[ "$_swe_srl_new" = "$_swe_srl_old" ] || {{ mkdir -p {_SESSION_FOLDER}; printf %s "$_swe_srl_new" >| {SESSION_FILE}; }}"""
-_SESSION_SCRIPT = f"if [ -f {SESSION_FILE} ]; then . {SESSION_FILE}; fi; trap 'set +eu; {_SAVE_SESSION}' EXIT; eval \"$1\""
 _LONG_COMMAND = "/dev/shm/swe-srl-command"
 _MAX_ARGUMENT_BYTES = 120_000
 """A longer command travels as a file: the kernel takes 128 KiB in one argument."""
+_FILE_SECONDS = 60.0
+"""How long a file may take to be read or written: it may be a pipe that nobody is at the other end of."""
 _GRACE_SECONDS = 10.0
 """How long a command may outlive its time-out before the host ends it from outside."""
 
@@ -100,6 +92,24 @@ def check_runtime(client: docker.DockerClient, name: str) -> None:
         )
 
 
+def check_limits(daemon: Mapping[str, Any]) -> None:
+    """Raises UserError where a daemon, by what it says of itself, would take limits and not keep them."""
+    missing = [name for name in ("MemoryLimit", "PidsLimit", "CpuCfsQuota") if not daemon.get(name)]
+    if missing:
+        raise UserError(
+            f"the Docker daemon cannot limit what a sandbox uses (it lacks {', '.join(missing)}); a rootless one needs a machine "
+            "with cgroup v2, with cpu, memory and pids delegated to its user"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _processors(client: docker.DockerClient) -> int:
+    """Of the daemon's machine, which need not be this one. Raises UserError where the daemon cannot limit their use."""
+    daemon = client.info()
+    check_limits(daemon)
+    return int(daemon["NCPU"])
+
+
 def wait_for_daemon(client: docker.DockerClient, stopping: threading.Event, seconds: float = 60.0) -> bool:
     """Wait until the daemon answers, as it does some time after it was restarted. False once `stopping` is set."""
     end = time.monotonic() + seconds
@@ -135,7 +145,7 @@ def pool_of_containers(client: docker.DockerClient, workers: int) -> Iterator[Th
 
 def _remove_containers_of_this_run(client: docker.DockerClient) -> None:
     with contextlib.suppress(APIError, DockerException, OSError):
-        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}, ignore_removed=True):
+        for container in client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}, sparse=True):
             with contextlib.suppress(APIError):
                 remove_container(container)
 
@@ -149,6 +159,7 @@ class DockerSandbox:
         self._depth = depth
         self._limits = limits
         self._shell = Shell(container)
+        self._disk = disk_guard(container.client)  # type: ignore[arg-type]  # a container that came from a client has one
         self._closed = False
 
     @classmethod
@@ -164,8 +175,10 @@ class DockerSandbox:
         with docker_errors(f"image {image}"):
             attributes = client.images.get(image).attrs
             workdir = attributes["Config"]["WorkingDir"] or "/"
-            container = client.containers.create(
+            container = disk_guard(client).create(
+                client,
                 image,
+                limits.disk_bytes,
                 entrypoint=["sleep"],
                 command=["infinity"],
                 init=True,
@@ -176,14 +189,15 @@ class DockerSandbox:
                 security_opt=["no-new-privileges"],
                 pids_limit=limits.pids,
                 mem_limit=limits.memory_bytes,
-                memswap_limit=limits.memory_bytes,
-                nano_cpus=int(min(limits.cpus, os.cpu_count() or 1) * 1e9),
+                memswap_limit=limits.memory_bytes,  # of both together
+                nano_cpus=int(min(limits.cpus, _processors(client)) * 1e9),
                 ulimits=[
                     Ulimit(name="fsize", soft=limits.file_bytes, hard=limits.file_bytes),
                     Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
                     Ulimit(name="core", soft=0, hard=0),
                 ],
                 ipc_mode="private",
+                log_config=LogConfig(type="none"),  # what is written to /proc/1/fd/1 would fill the host's disk
                 hostname="testbed",
                 runtime=limits.runtime,
                 labels={RUN_LABEL: RUN_ID},
@@ -193,12 +207,12 @@ class DockerSandbox:
                 container.start()
                 sandbox._shell.connect()
             except SandboxLost as error:
-                remove_container(container)
+                sandbox.close()
                 raise SandboxUnavailable(
                     f"image {image}: no shell can be held open in it, it needs bash and python3 ({error})"
                 ) from error
             except BaseException:
-                remove_container(container)
+                sandbox.close()
                 raise
         return sandbox
 
@@ -210,14 +224,13 @@ class DockerSandbox:
         if len(command.encode()) > _MAX_ARGUMENT_BYTES:
             self.write_file(_LONG_COMMAND, command.encode())
             command = f". {_LONG_COMMAND}"
-        argv = ["bash", "-c", _SESSION_SCRIPT, "bash", command] if session else ["bash", "-c", command]
+        argv = ["bash", "-c", SESSION_SCRIPT, "bash", command] if session else ["bash", "-c", command]
         started = time.monotonic()
         result = self._run(argv, env=env, state=SESSION_FILE if session else "", timeout=timeout)
         seconds = time.monotonic() - started
         if result.shell_died:  # it alone, or everything?
-            self._check_alive()
-        if result.exit_code is None:
-            self._kill_everything()
+            with self._said_why():
+                self._check_alive()
         return CommandResult(
             output=result.output.decode("utf-8", errors="replace"),
             returncode=None if result.timed_out else result.exit_code,
@@ -227,19 +240,19 @@ class DockerSandbox:
 
     def read_file(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
-        result = self._run(["cat", "--", path], timeout=60)
+        result = self._run(["cat", "--", path], timeout=_FILE_SECONDS)
         if result.exit_code != 0:
-            raise FileNotFoundError(f"{path} in the sandbox: {result.output.decode(errors='replace').strip()}")
+            raise FileNotFoundError(f"{path} in the sandbox: {_reason(result)}")
         if result.dropped_bytes:
             raise ValueError(f"{path} in the sandbox: larger than {self._limits.output_bytes} bytes")
         return result.output
 
     def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        script = 'mkdir -p -- "$(dirname -- "$1")" && cat > "$1"'
-        result = self._run(["bash", "-c", script, "bash", path], stdin=content, timeout=60)
+        script = 'folder=$(dirname -- "$1"; echo .); mkdir -p -- "${folder%??}" && cat > "$1"'  # its name may end in line ends
+        result = self._run(["bash", "-c", script, "bash", path], stdin=content, timeout=_FILE_SECONDS)
         if result.exit_code != 0:
-            raise OSError(f"{path} in the sandbox: {result.output.decode(errors='replace').strip()}")
+            raise OSError(f"{path} in the sandbox: {_reason(result)}")
 
     def snapshot(self, name: str | None = None) -> Snapshot:
         """See `Sandbox.snapshot`. The container stands still meanwhile, so that no file is caught half-written.
@@ -249,11 +262,11 @@ class DockerSandbox:
         image = snapshot_image(name)
         client: Any = self.container.client
         label = {TEMPORARY_LABEL: ""} if name is None else {SNAPSHOT_LABEL: name}
-        config = {"Labels": label, "WorkingDir": self.workdir, "Cmd": ["bash"], "Entrypoint": []}
+        labels = {RUN_LABEL: RUN_ID, **label}  # the first is the container's, and Podman leaves it behind
         try:
             source = self.container if self._depth < _MAX_LAYERS else self._flattened(client)
             try:
-                source.commit(*image.split(":"), conf=config)
+                commit(source, image, {"Labels": labels, "WorkingDir": self.workdir})
             finally:
                 if source is not self.container:
                     remove_container(source)
@@ -262,12 +275,14 @@ class DockerSandbox:
             if isinstance(error, APIError) and error.status_code not in (404, 409):
                 with docker_errors(f"snapshot {name or image}"):
                     raise
-            raise SandboxLost(f"the container no longer answers: {first_line(error)}") from error
+            with self._said_why():
+                raise SandboxLost(f"the container no longer answers: {first_line(error)}") from error
 
     def close(self) -> None:
         """See `Sandbox.close`."""
         if not self._closed:
             self._closed = True
+            self._disk.forget(str(self.container.id))
             with docker_errors("removing a sandbox"):
                 remove_container(self.container)
             self._shell.close()
@@ -292,7 +307,18 @@ class DockerSandbox:
 
     def _run(self, argv: Sequence[str], **options: Any) -> ShellResult:
         limit = self._limits.output_bytes
-        return self._shell.run(argv, workdir=self.workdir, grace=_GRACE_SECONDS, output_bytes=limit, **options)
+        with self._said_why():
+            result = self._shell.run(argv, workdir=self.workdir, grace=_GRACE_SECONDS, output_bytes=limit, **options)
+        if result.exit_code is None:
+            self._kill_everything()
+        return result
+
+    @contextlib.contextmanager
+    def _said_why(self) -> Iterator[None]:
+        try:
+            yield
+        except SandboxLost as error:
+            raise SandboxLost(self._disk.reason(str(self.container.id)) or str(error)) from error
 
     def _check_alive(self) -> None:
         """Raise SandboxLost where the container was killed and not only a process in it."""
@@ -313,6 +339,13 @@ class DockerSandbox:
         except (APIError, DockerException, OSError) as error:
             self.close()
             raise SandboxLost("a command could not be killed at its time-out; the container was removed") from error
+
+
+def _reason(result: ShellResult) -> str:
+    """Why a file could not be read or written."""
+    if result.timed_out or result.exit_code is None:
+        return f"stopped at its time-out of {_FILE_SECONDS:g} s"
+    return result.output.decode(errors="replace").strip()
 
 
 def snapshot_image(name: str | None) -> str:

@@ -30,6 +30,7 @@ from swe_srl.environments.base_image import ensure_base_image, has_image
 from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import docker_errors, pool_of_containers, remove_container
 from swe_srl.environments.exec import run_in
+from swe_srl.environments.podman import commit, image_names
 from swe_srl.environments.prune import note_use
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.sdist import index_url
@@ -125,7 +126,7 @@ def list_images(client: docker.DockerClient) -> list[dict[str, Any]]:
         rows = [
             {"tag": tag, "bytes": image["Size"], "created": datetime.fromtimestamp(image["Created"], UTC).isoformat()}
             for image in client.api.images()
-            for tag in image["RepoTags"] or ()
+            for tag in image_names(image)
             if tag.startswith("swe-srl/")
         ]
     return sorted(rows, key=lambda row: str(row["tag"]))
@@ -211,8 +212,7 @@ class _Build:
             raise UserError(f"{self._what}: setup command failed ({status}): {command}\n{last}\nwhole log: {self._log}")
 
     def commit(self, tag: str, config: dict[str, Any]) -> None:
-        repository, _, name = tag.rpartition(":")
-        self._container.commit(repository=repository, tag=name, conf={**config, "Cmd": ["bash"], "Entrypoint": []})
+        commit(self._container, tag, config)
 
     def _checked(self, argv: Sequence[str], doing: str, stdin: bytes | None = None) -> None:
         result = run_in(self._container, argv, stdin=stdin, deadline=time.monotonic() + 600)

@@ -15,6 +15,8 @@ from docker.errors import APIError
 
 from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import docker_errors
+from swe_srl.environments.podman import is_podman
+from swe_srl.errors import UserError
 
 PRUNED = ("swe-srl/task:", "swe-srl/layer:", "swe-srl/snapshot:")
 """Repositories whose images can be made again."""
@@ -37,6 +39,8 @@ def note_use(tag: str) -> None:
 
 def prune_images(client: docker.DockerClient, max_bytes: int, repositories: tuple[str, ...] = PRUNED) -> Pruned:
     """Remove images of these repositories until the rest of them take at most `max_bytes`, or nothing more can go."""
+    if is_podman(client):
+        raise UserError("Podman does not tell which image stands on which: remove images with `podman image prune` instead")
     removed: list[str] = []
     refused: set[str] = set()
     with docker_errors("pruning images"):

@@ -32,6 +32,8 @@ class Limits:
     """Processes and threads together."""
     file_bytes: int = 2 * 1024**3
     """Largest file it may write."""
+    disk_bytes: int = 10 * 1024**3
+    """What it may write in all; see `disk`."""
     open_files: int = 4096
     output_bytes: int = 10 * 1024**2
     """Output kept of one command; the rest is drained and counted."""

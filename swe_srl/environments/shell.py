@@ -189,7 +189,8 @@ class _Connection:
             self._socket.settimeout(left)
             data = self._socket.recv(1 << 16)
             if not data:
-                raise _Ended(self._errors.decode(errors="replace").strip() or "its shell has ended")
+                said = self._errors.decode(errors="replace").strip().splitlines()
+                raise _Ended(said[-1] if said else "its shell has ended")  # a traceback's reason is its last line
             self._take(data)
 
     def close(self) -> None:
@@ -206,5 +207,6 @@ class _Connection:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """The first line of an error's message, or its type where it has none. What a container says may hold terminal codes."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -15,6 +15,7 @@ from typing import Literal
 import docker
 
 from swe_srl.environments.docker import SNAPSHOTS, docker_errors, remove_image, snapshot_image
+from swe_srl.environments.podman import image_names
 from swe_srl.environments.sandbox import Sandbox, Snapshot
 from swe_srl.errors import UserError
 from swe_srl.trajectories.storage import write_lines
@@ -95,7 +96,7 @@ def kept_whole(client: docker.DockerClient, folder: Path) -> dict[str, int]:
     if not file.exists():
         return {}
     with docker_errors("listing snapshots"):
-        there = {tag for image in client.api.images(SNAPSHOTS) for tag in image["RepoTags"] or ()}
+        there = {tag for image in client.api.images(SNAPSHOTS) for tag in image_names(image)}
     return {name: len(steps) for name, steps in read_map(file).items() if there.issuperset(steps.values())}
 
 

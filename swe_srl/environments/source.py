@@ -79,6 +79,9 @@ def _export(url: str, commit: str, into: Path) -> None:
         described, _, path = entry.partition("\t")
         mode, _, submodule_commit = described.split(" ")
         if mode == "160000":
+            place = into.resolve() / path
+            if place.resolve() != place:  # a crafted commit has a link on the way, to anywhere on this host
+                raise UserError(f"source.git: the submodule {path} of {url} lies behind a link")
             _export(_submodule_url(url, into / ".gitmodules", path), submodule_commit, into / path)
 
 
@@ -122,7 +125,9 @@ def _is_shallow(repository: Repo) -> bool:
 
 def _submodule_url(parent: str, gitmodules: Path, path: str) -> str:
     """Where a submodule is fetched from. Raises UserError for one that nothing names, or that would read this host's files."""
-    config = GitConfigParser(str(gitmodules), read_only=True)
+    if gitmodules.is_symlink():  # it would be read from this host
+        raise UserError(f"source.git: the .gitmodules of {parent} is a link")
+    config = GitConfigParser(str(gitmodules), read_only=True, merge_includes=False)
     found = [config.get_value(name, "url", "") for name in config.sections() if config.get_value(name, "path", "") == path]
     url = str(found[0]) if found else ""
     if not url:

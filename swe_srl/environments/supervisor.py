@@ -137,8 +137,9 @@ def read_some(descriptor: int) -> Optional[bytes]:
 
 
 def kill_all(column: int, matches: Callable[[int], bool]) -> None:
-    """Kill every process but this one whose number in a column of /proc/PID/stat matches, and those they start meanwhile."""
-    for _ in range(10):
+    """End every process but this one whose number in a column of /proc/PID/stat matches, and those they start meanwhile."""
+    give_up = time.monotonic() + KILL_SECONDS / 2
+    while time.monotonic() < give_up:  # a killed one may take a moment to end
         found = False
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != os.getpid():
@@ -152,6 +153,7 @@ def kill_all(column: int, matches: Callable[[int], bool]) -> None:
                     pass
         if not found:
             return
+        time.sleep(0.001)
 
 
 def spawn(argv: List[bytes], env: Dict[bytes, bytes], stdin: int, output: int) -> int:
@@ -316,8 +318,11 @@ class Command:
 
 def main() -> None:
     """Serve requests until the host goes away."""
-    with open("/proc/self/comm", "w") as file:  # an agent that kills all Python programs means its own
-        file.write("swe-srl-shell")
+    try:
+        with open("/proc/self/comm", "w") as file:  # an agent that kills all Python programs means its own
+            file.write("swe-srl-shell")
+    except OSError:  # gVisor does not know how
+        pass
     host, leftovers, journal, base = Host(), Leftovers(), Journal(), initial_environment()
     wake, woken = os.pipe()
     os.set_blocking(wake, False)

@@ -15,8 +15,9 @@ import tty
 from collections.abc import Iterator
 from typing import Any
 
-from swe_srl.environments.docker import SESSION_FILE, DockerSandbox, docker_errors
+from swe_srl.environments.docker import DockerSandbox, docker_errors
 from swe_srl.environments.exec import read_ahead
+from swe_srl.environments.session import SESSION_FILE
 from swe_srl.errors import UserError
 
 _SCRIPT = f"""\

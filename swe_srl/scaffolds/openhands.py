@@ -17,8 +17,8 @@ from importlib import resources
 from typing import Any
 
 from swe_srl.scaffolds.base import CommandResult, Observation, ToolCall, ToolFile
-from swe_srl.scaffolds.definitions import Definition, check, integer, string, tool
-from swe_srl.scaffolds.swe_agent import ENVIRONMENT, SUBMIT_FILE, TERMINAL_CODES
+from swe_srl.scaffolds.definitions import Definition, check, string, tool
+from swe_srl.scaffolds.swe_agent import ENVIRONMENT, STR_REPLACE_EDITOR, SUBMIT_FILE, TERMINAL_CODES
 from swe_srl.scaffolds.swe_agent_windowed import FOLDER, LAUNCHER
 
 _THOUGHT = "Your thought has been logged."
@@ -52,26 +52,7 @@ _TOOLS = (
         "End the work.",
         {"message": string("What was done."), "task_completed": string("How far.", enum=["true", "false", "partial"])},
     ),
-    tool(
-        "str_replace_editor",
-        "View, create and edit files. `view` numbers the lines of a file, or lists a directory two levels deep; `create` "
-        "writes a new file; `str_replace` replaces a text that occurs exactly once; `insert` adds lines after a line; "
-        "`undo_edit` takes back the last edit of the file.",
-        {
-            "command": string("What to do.", enum=["view", "create", "str_replace", "insert", "undo_edit"]),
-            "path": string("Absolute path of the file or directory."),
-            "file_text": string("For `create`: the whole content of the file."),
-            "old_str": string("For `str_replace`: the text to replace, exactly as in the file."),
-            "new_str": string("For `str_replace`: the text to put in its place. For `insert`: the lines to add."),
-            "insert_line": integer("For `insert`: the line after which to add; 0 is the top of the file."),
-            "view_range": {
-                "type": "array",
-                "items": {"type": "integer"},
-                "description": "For `view` of a file: the first and last line to show; -1 as the last is the end of the file.",
-            },
-        },
-        required=["command", "path"],
-    ),
+    STR_REPLACE_EDITOR,
 )
 
 

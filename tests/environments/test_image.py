@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from docker import DockerClient
 from tiny import FILES, MakeTask
 
+from swe_srl.cache import cache_folder
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL, DockerSandbox
 from swe_srl.environments.image import build_image, build_images, image_tag, list_images
 from swe_srl.environments.sdist import fetch_sdist
@@ -339,3 +343,30 @@ def test_equal_base_setups_are_built_once(client: DockerClient, make_task: MakeT
     assert failed == {}
     assert sum(line.startswith("building the base setup") for line in said) <= 1
     assert {_said(client, image.tag, "cat /opt/layer") for image in built.values()} == {"layer"}
+
+
+_BUILD = """
+import json, sys
+from pathlib import Path
+from swe_srl.environments.docker import connect
+from swe_srl.environments.image import build_images
+from swe_srl.environments.task import task_from_row
+tasks = [task_from_row(row, Path("/")) for row in json.loads(sys.argv[1])]
+built, failed = build_images(connect(), tasks, lambda _: None, workers=2)
+print(json.dumps([failed, sorted(image.tag for image in built.values())]))
+"""
+
+
+def test_two_processes_that_build_at_once(client: DockerClient, make_task: MakeTask) -> None:
+    """One task that both need and one of each: nobody fails, all images are whole, each build's log is kept."""
+    tasks = [make_task(setup=["echo started; sleep 1; echo built > built"]) for _ in range(3)]
+    rows = [{"id": task.id, "source": {"path": str(task.source.path)}, "setup": list(task.setup)} for task in tasks]
+    commands = [[sys.executable, "-c", _BUILD, json.dumps(some)] for some in (rows[:2], rows[1:])]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    said = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    base = str(client.images.get("swe-srl/base:py311").id)
+    tags = [image_tag(task, base) for task in tasks]
+    assert said == [[{}, sorted(tags[:2])], [{}, sorted(tags[1:])]]
+    assert {_said(client, tag, "cat built; git status --porcelain") for tag in tags} == {"built\n?? built"}
+    for task in tasks:
+        assert (cache_folder("builds") / f"{task.id}.log").read_text() == "==> 1\n==> 2\nstarted\n"

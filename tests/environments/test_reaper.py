@@ -105,8 +105,36 @@ def test_a_sandbox_that_outlives_its_run_is_removed_by_the_command(client: Docke
     left = json.loads(done.stdout)
     command = [sys.executable, "-m", "swe_srl.cli", "env", "reap", "--json"]
     reaped = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=Path(__file__).parents[2]).stdout)
-    assert set(reaped) == {"containers", "images", "unknown"}
+    assert set(reaped) == {"containers", "images", "unknown", "stuck"}
     assert not any(_has_container(client, name) for name in left)
+
+
+def test_a_container_that_the_daemon_cannot_remove_holds_up_nobody(
+    client: DockerClient, base_image: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, other = _Run(base_image), _Run(base_image)
+    shim = subprocess.run(["pgrep", "-f", f"containerd-shim.*-id {run.container}"], stdout=subprocess.PIPE, text=True, check=True)
+    for process in map(int, shim.stdout.split()):
+        os.kill(process, signal.SIGSTOP)  # so that it carries out nothing that the daemon asks of it
+    try:
+        run.kill()
+        other.kill()
+        begun = time.monotonic()
+        reaped = reap(client, patience=8)
+        assert time.monotonic() - begun < 30
+        assert run.container in reaped.stuck
+        assert run.container in caplog.text
+        assert other.container not in reaped.stuck
+    finally:
+        for process in map(int, shim.stdout.split()):
+            os.kill(process, signal.SIGCONT)
+    end = time.monotonic() + 60
+    while run.container in [container.id for container in client.containers.list(all=True, sparse=True)]:
+        assert time.monotonic() < end
+        reap(client)
+        time.sleep(0.5)
+    for image in (run.kept, other.kept):
+        client.images.remove(image, force=True)
 
 
 def test_nothing_of_a_living_run_is_touched(client: DockerClient, base_image: str, sandbox: DockerSandbox) -> None:

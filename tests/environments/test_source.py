@@ -143,6 +143,43 @@ def test_a_remote_repository_cannot_have_this_host_s_files_as_a_submodule(tmp_pa
         _submodule_url("https://host/r", tmp_path / ".gitmodules", "s")
 
 
+def _crafted_tree(repository: Upstream, *entries: tuple[str, str, str]) -> str:
+    """A tree of (mode, name, object), also one that git itself would not write."""
+    content = b"".join(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(found) for mode, name, found in entries)
+    write = ["git", "hash-object", "-w", "-t", "tree", "--literally", "--stdin"]
+    return subprocess.run(write, cwd=repository.folder, input=content, capture_output=True, check=True).stdout.decode().strip()
+
+
+def test_a_crafted_commit_cannot_have_a_submodule_written_anywhere_on_this_host(
+    upstream: Callable[[str], Upstream], tmp_path: Path
+) -> None:
+    """One name is a submodule that holds a link and also a folder: the second submodule in it would go where the link points."""
+    (tmp_path / "victim" / "sub").mkdir(parents=True)
+    inner, links, outer = upstream("inner"), upstream("links"), upstream("outer")
+    planted = inner.commit(x="planted\n")
+    (links.folder / "link").symlink_to(tmp_path / "victim")
+    gitmodules = '[submodule "a"]\n\tpath = a\n\turl = ../links\n[submodule "b"]\n\tpath = a/link/sub\n\turl = ../inner\n'
+    first = outer.commit(**{".gitmodules": gitmodules})
+    folder = _crafted_tree(outer, ("40000", "link", _crafted_tree(outer, ("160000", "sub", planted))))
+    names = outer.git("rev-parse", f"{first}:.gitmodules")
+    tree = _crafted_tree(outer, ("100644", ".gitmodules", names), ("160000", "a", links.commit()), ("40000", "a", folder))
+    outer.git("update-ref", "refs/heads/main", outer.git("commit-tree", tree, "-m", "crafted"))
+    with pytest.raises(UserError, match=r"source.git: the submodule a/link/sub of .*outer lies behind a link"):
+        source_archive(_source(outer, outer.git("rev-parse", "main")))
+    assert list((tmp_path / "victim" / "sub").iterdir()) == []
+
+
+def test_no_file_of_this_host_is_read_for_a_repository_s_submodules(tmp_path: Path) -> None:
+    (tmp_path / "host").write_text('[submodule "s"]\n\tpath = s\n\turl = https://of.the/host\n')
+    (tmp_path / ".gitmodules").symlink_to(tmp_path / "host")
+    with pytest.raises(UserError, match=r"source.git: the .gitmodules of https://host/r is a link"):
+        _submodule_url("https://host/r", tmp_path / ".gitmodules", "s")
+    (tmp_path / ".gitmodules").unlink()
+    (tmp_path / ".gitmodules").write_text(f"[include]\n\tpath = {tmp_path}/host\n")
+    with pytest.raises(UserError, match="does not say where it comes from"):
+        _submodule_url("https://host/r", tmp_path / ".gitmodules", "s")
+
+
 def test_what_cannot_be_fetched_is_named(upstream: Callable[[str], Upstream], tmp_path: Path) -> None:
     repository = upstream("lib")
     repository.commit(a="1\n")

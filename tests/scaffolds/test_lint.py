@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from swe_srl.scaffolds.tools import lint
-
-TOOLS = ("lint.py", "openhands_editor.py", "search.py", "str_replace_editor.py", "windowed.py", "windowed_0.py")
 
 
 def found(source: str, name: str = "a.py") -> list[str]:
@@ -72,11 +69,3 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.decode(), done.stderr) == (1, "1:6: F821 undefined name 'ü'\n", b"")
     done = subprocess.run([sys.executable, "-I", lint.__file__, str(tmp_path)], capture_output=True, check=False)
     assert done.stdout.decode().startswith("1:0: E902 IsADirectoryError: ")
-
-
-@pytest.mark.parametrize("name", TOOLS)
-def test_tools_run_on_python_3_6_with_nothing_but_the_standard_library(name: str) -> None:
-    tree = ast.parse((Path(lint.__file__).with_name(name)).read_text(), feature_version=(3, 6))
-    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= sys.stdlib_module_names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -344,10 +343,3 @@ def test_as_a_program(tmp_path: Path) -> None:
         1,
         "Ran into [Errno 5] Input/output error while working on /proc/self/mem\n",
     )
-
-
-def test_runs_on_python_3_6_with_the_standard_library_alone() -> None:
-    tree = ast.parse(Path(str(editor.__file__)).read_text(), feature_version=(3, 6))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"argparse", "hashlib", "io", "json", "os", "sys", "tokenize", "pathlib", "typing"}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from swe_srl.training.tree.kernels import attention, attention_backward
+from swe_srl.training.tree.windows import Spans, windowed_attention
 
 IMPLEMENTATION = "swe_srl_tree"
 
@@ -37,11 +38,14 @@ class Packing:
     """Where branches lie in a pass, one after another: their lengths, and how much of the prefix each sees."""
 
     def __init__(self, lengths: Sequence[int], limits: Sequence[int], device: torch.device) -> None:
+        self.lengths, self.limits, self.device = lengths, limits, device
         self.rows, self.longest = len(lengths), max(lengths)
         slots = [row * self.longest + offset for row, length in enumerate(lengths) for offset in range(length)]
         self.slots_S = torch.tensor(slots, device=device) if len(slots) < self.rows * self.longest else None
         self.groups: list[tuple[int, slice]] = []
         """Runs of branches of one limit, and where their tokens lie; without those that see no prefix."""
+        self.spans: dict[int | None, Spans] = {}
+        """By window; the layers share them."""
         start = 0
         for limit, run in groupby(zip(limits, lengths, strict=True), key=lambda pair: pair[0]):
             end = start + sum(length for _, length in run)
@@ -144,7 +148,7 @@ def tree_attention_forward(
 
     Raises NotImplementedError for any variant of attention that it would compute wrongly.
     """
-    unserved = [name for name in ("sliding_window", "softcap", "s_aux", "position_bias") if options.get(name) is not None]
+    unserved = [name for name in ("softcap", "position_bias") if options.get(name) is not None]
     unserved += ["dropout"] * (dropout != 0) + ["attention_mask"] * (attention_mask is not None)
     if tree is None or unserved:
         raise NotImplementedError(f"tree attention serves no {', '.join(unserved) or 'call outside a tree pass'}")
@@ -157,6 +161,10 @@ def tree_attention_forward(
         # Gradient checkpointing comes here twice: the first keys and values are those that others have seen.
         tree.recorded.setdefault(layer, (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window, sinks_H = options.get("sliding_window"), options.get("s_aux")
+    if window is not None or sinks_H is not None:
+        prefix = tree.prefix.get(layer)
+        return windowed_attention(module, query, key, value, tree.packing, prefix, scale, window, sinks_H), None
     output: Tensor = _BranchAttention.apply(  # type: ignore[no-untyped-call]
         query, key, value, tree.packing, tree.prefix.get(layer), scale
     )

@@ -18,9 +18,10 @@ from swe_srl.errors import UserError
 from swe_srl.training.logprobs import BackwardResult, Engine, Example, LossFn, SequenceEngine
 from swe_srl.training.losses import sft_loss
 from swe_srl.training.tree.engine import TreeEngine
+from swe_srl.training.tree.families import window
 
 PROMPT_TOKENS, ANSWER_TOKENS = 96, 16
-"""Length of the slice: enough for two forks from one trunk, and cheap."""
+"""Length of the slice: enough for two forks from one trunk, and cheap. A window that slides makes prompts longer by itself."""
 PROBED = 4096
 """Gradient entries that are compared, per parameter."""
 TOLERANCES: Mapping[bool, tuple[float, float]] = {False: (1e-4, 1e-3), True: (0.1, 0.1)}
@@ -62,7 +63,7 @@ def check_tree(tree: Engine, model: Any, examples: Sequence[Example], temperatur
 
     Raises UserError where they disagree.
     """
-    sliced = slice_of(examples)
+    sliced = slice_of(examples, PROMPT_TOKENS + (window(model.config) or 0))
     with _own_gradients(model):
         logprobs, gradient = _outcome(tree, model, sliced)
         expected_logprobs, expected_gradient = _outcome(SequenceEngine(1, temperature), model, sliced)
@@ -83,13 +84,13 @@ def check_tree(tree: Engine, model: Any, examples: Sequence[Example], temperatur
     return found
 
 
-def slice_of(examples: Sequence[Example]) -> list[Example]:
+def slice_of(examples: Sequence[Example], prompt_tokens: int = PROMPT_TOKENS) -> list[Example]:
     """A few short examples with the shapes of a tree: forks from one trunk at two places, and one from nothing."""
     longest = max(examples, key=len)
     ids = [*longest.prompt_ids, *longest.answer_ids]
-    ids *= 1 + (PROMPT_TOKENS + ANSWER_TOKENS) // len(ids)
-    trunk, rest = ids[:PROMPT_TOKENS], ids[PROMPT_TOKENS : PROMPT_TOKENS + ANSWER_TOKENS]
-    early = PROMPT_TOKENS * 2 // 3
+    ids *= 1 + (prompt_tokens + ANSWER_TOKENS) // len(ids)
+    trunk, rest = ids[:prompt_tokens], ids[prompt_tokens : prompt_tokens + ANSWER_TOKENS]
+    early = prompt_tokens * 2 // 3
     shapes = [(trunk, rest), (trunk, rest[::-2]), (ids[:early], rest[::-1]), (ids[:early] + rest[:3], rest[3:]), (rest, trunk)]
     return [Example(prompt, answer[:ANSWER_TOKENS]) for prompt, answer in shapes]
 

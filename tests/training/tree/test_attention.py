@@ -104,7 +104,7 @@ def test_padding_and_back() -> None:
     assert packing.groups == [(4, slice(2, 6))]
 
 
-@pytest.mark.parametrize("option", [{"sliding_window": 4}, {"softcap": 30.0}, {"s_aux": torch.zeros(2)}, {"dropout": 0.1}])
+@pytest.mark.parametrize("option", [{"softcap": 30.0}, {"position_bias": torch.zeros(2)}, {"dropout": 0.1}])
 def test_other_kinds_of_attention_are_refused(option: dict[str, object]) -> None:
     x = random(1, 2, 3, 8, seed=0)
     with pytest.raises(NotImplementedError, match=next(iter(option))):

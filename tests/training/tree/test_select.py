@@ -1,15 +1,16 @@
 from typing import Any
 
 import pytest
-from tiny_trees import FAMILIES, tiny_model
+from tiny_trees import FAMILIES, WINDOWED, tiny_model, windowed_model
 from torch import nn
 
 from swe_srl.config import SrlStage
 from swe_srl.errors import UserError
 from swe_srl.training.logprobs import SequenceEngine
+from swe_srl.training.tree import families
 from swe_srl.training.tree.check import CheckedTreeEngine
 from swe_srl.training.tree.engine import TreeEngine
-from swe_srl.training.tree.families import why_not
+from swe_srl.training.tree.families import why_not, window
 from swe_srl.training.tree.select import engine_for
 
 
@@ -22,6 +23,21 @@ def stage(engine: str) -> SrlStage:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_served(family: str) -> None:
     assert why_not(tiny_model(family)) is None
+
+
+@pytest.mark.parametrize("family", sorted(WINDOWED))
+def test_windows_and_sinks_are_served_where_flex_attention_has_a_backward(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = windowed_model(family)
+    assert window(model.config) == 24
+    assert "CUDA alone" in str(why_not(model))
+    monkeypatch.setattr(families, "flex_serves", lambda device: True)
+    assert why_not(model) is None
+
+
+def test_a_window_that_no_layer_slides_over() -> None:
+    assert window(tiny_model("qwen3", sliding_window=24, use_sliding_window=False).config) is None
+    assert window(tiny_model("qwen2_moe").config) is None
+    assert window(tiny_model("mistral").config) is None
 
 
 def with_settings(family: str = "llama", **settings: Any) -> Any:
@@ -42,9 +58,10 @@ def with_dropout() -> Any:
     ("model", "reason"),
     [
         (lambda: with_settings(model_type="qwen3_next"), "the family 'qwen3_next' is not one"),
-        (lambda: with_settings("qwen3", layer_types=["full_attention", "sliding_attention"]), "include sliding_attention"),
+        (lambda: windowed_model("qwen3"), "a window of 24 tokens, which a tree does on CUDA alone"),
+        (lambda: with_settings("gpt_oss", layer_types=["full_attention"]), "has sinks, which a tree does on CUDA alone"),
         (lambda: with_settings("qwen3", layer_types=["full_attention", "linear_attention"]), "include linear_attention"),
-        (lambda: with_settings("mistral", sliding_window=4096), "a window of 4096 tokens"),
+        (lambda: windowed_model("mistral"), "a window of 24 tokens"),
         (lambda: with_settings("phi3", sliding_window=2047), "a window of 2047 tokens"),
         (lambda: with_settings("granite", logits_scaling=8.0), "scaled by 8.0"),
         (lambda: with_settings(rope_parameters={"rope_type": "dynamic", "factor": 2.0}), "'dynamic' makes a token depend"),

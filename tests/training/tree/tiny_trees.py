@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from swe_srl.training.logprobs import BackwardResult, Engine, Example, Rows
@@ -27,6 +28,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 16},
     "smollm3": {},
 }
+MIXED = {"sliding_window": 24, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+WINDOWED: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"head_dim": 16, **MIXED},
+    "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, **MIXED},
+    "mistral": {"sliding_window": 24},
+    "mixtral": {"num_local_experts": 4, "sliding_window": 24},
+    "olmo3": MIXED,
+    "phi3": {"sliding_window": 24},
+    "qwen2": {"use_sliding_window": True, **MIXED},
+    "qwen3": {"head_dim": 16, "use_sliding_window": True, **MIXED},
+}
+"""Windows shorter than the branches' way into their trunks."""
 
 
 def tiny_model(family: str = "llama", **settings: Any) -> Any:
@@ -35,8 +48,18 @@ def tiny_model(family: str = "llama", **settings: Any) -> Any:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     ids = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    options = {**sizes, **heads, **ids, "initializer_range": 0.06, **FAMILIES[family], **settings}
-    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**options), attn_implementation="sdpa").train()
+    options = {**sizes, **heads, **ids, "initializer_range": 0.06, **FAMILIES.get(family, {}), **settings}
+    implementation = "eager" if family == "gpt_oss" else "sdpa"
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**options), attn_implementation=implementation).train()
+
+
+def windowed_model(family: str) -> Any:
+    """A tiny model with sliding windows, its sinks of either sign."""
+    model = tiny_model(family, **WINDOWED[family])
+    for name, parameter in model.named_parameters():
+        if name.endswith("sinks"):
+            nn.init.normal_(parameter)
+    return model
 
 
 def random_ids(rng: random.Random, count: int) -> list[int]:
