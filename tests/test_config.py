@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from swe_srl.config import FunctionalReward, LoraSection, Recipe, SftStage, SimilarityReward, SrlStage, VllmSection
+from swe_srl.config import (
+    EffectReward,
+    FunctionalReward,
+    LoraSection,
+    Recipe,
+    SftStage,
+    SimilarityReward,
+    SrlStage,
+    VllmSection,
+)
 from swe_srl.errors import UserError
 from swe_srl.recipes import load_recipe
 
