@@ -2,7 +2,7 @@
 
 `engines`: the prompts of the quickstart's recipe, G samples each at temperature 1, by transformers and by vLLM, with the same
 model in float32. `seconds to start` is what a run pays once, `seconds to update` what it pays after an optimizer step, and
-`mismatch` the mean |sampler - trainer| over the log-probabilities of each prompt's first sample, the trainer's by a forward pass.
+`mismatch` the mean |sampler - trainer| over the log-probabilities of each prompt's first sample, by a forward pass.
 
 `prefix cache`: prompts with the whole prefix, in calls of 10, through an engine whose cache does not hold them all: the steps
 of each trajectory together and in their order, or all steps shuffled. One token is sampled, so that the time is the prompts'.
