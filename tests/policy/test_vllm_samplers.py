@@ -124,8 +124,8 @@ def prompts(policy: tuple[Any, Any]) -> list[list[int]]:
 
 
 def differences(model: Any, prompts: Sequence[Sequence[int]], groups: list[list[Sample]], temperature: float) -> torch.Tensor:
-    """|sampler - transformers| of every sampled token's log-probability."""
-    rows = [(prompt, sample) for prompt, group in zip(prompts, groups, strict=True) for sample in group]
+    """|sampler - transformers| of the log-probability of every token of each prompt's first sample."""
+    rows = [(prompt, group[0]) for prompt, group in zip(prompts, groups, strict=True)]
     with torch.no_grad():
         logprobs_B_T, mask_B_T = sequence_logprobs(
             model, [prompt for prompt, _ in rows], [sample.token_ids for _, sample in rows], temperature
