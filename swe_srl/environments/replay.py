@@ -114,7 +114,7 @@ def replay_trajectory(
             if snapshots:
                 snapshots.keep(sandbox, trajectory.id, k)
             if trajectory.submission is not None and not (submission or "").strip():
-                submission = _final_patch(sandbox)
+                submission = final_patch(sandbox)
             seconds = time.monotonic() - started
             if task and can_grade(task):
                 tests = _test(sandbox, task)
@@ -249,8 +249,8 @@ cp "$(git rev-parse --git-dir)/index" "$GIT_INDEX_FILE" && git add -A && git dif
 """
 
 
-def _final_patch(sandbox: Sandbox) -> str | None:
-    """What the run changed in the repository; None where git does not say."""
+def final_patch(sandbox: Sandbox) -> str | None:
+    """What a run changed in the repository, against its first commit; None where git does not say."""
     result = sandbox.execute(_FINAL_PATCH, timeout=120)
     return result.output if result.returncode == 0 else None
 
