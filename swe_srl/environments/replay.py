@@ -257,9 +257,6 @@ def final_patch(sandbox: Sandbox) -> str | None:
 
 def _test(sandbox: Sandbox, task: Task) -> Tested:
     try:
-        outcome = run_tests(sandbox, task)
+        return Tested.of(run_tests(sandbox, task))
     except (UserError, OSError) as error:
-        return Tested(None, 0, len(task.fail_to_pass), 0, len(task.pass_to_pass), reason=str(error))
-    passed = [sum(test in outcome.passed for test in tests) for tests in (task.fail_to_pass, task.pass_to_pass)]
-    of = len(task.fail_to_pass), len(task.pass_to_pass)
-    return Tested(outcome.resolved, passed[0], of[0], passed[1], of[1], tuple(outcome.failing))
+        return Tested.not_run(task, str(error))

@@ -9,7 +9,8 @@ import pytest
 
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.policy.prompts import PromptOptions
-from swe_srl.rollouts.steps import Estimate, bootstrap, evaluate_steps
+from swe_srl.rollouts.estimates import Estimate, bootstrap
+from swe_srl.rollouts.steps import evaluate_steps
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.model import Step, Trajectory, Turn
 
