@@ -6,12 +6,13 @@ anything is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from swe_srl.environments.task import load_tasks
+from swe_srl.environments.grading import patched_files
+from swe_srl.environments.task import Task, load_tasks
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplingOptions
 from swe_srl.policy.prompts import PromptOptions
@@ -69,9 +70,12 @@ def rollout_command(
     """Make the rollouts. Raises UserError where there is nothing to roll out, or options do not go together."""
     _check(choice, start)
     found = load_tasks(task_paths)
-    tasks = found.tasks if only is None else {name: found.tasks[name] for name in only if name in found.tasks}
+    tasks = dict(found.tasks) if only is None else {name: found.tasks[name] for name in only if name in found.tasks}
     failed = [{"id": origin, "reason": reason} for origin, reason in found.bad]
     failed += [{"id": name, "reason": "no task of this id"} for name in only or () if name not in found.tasks]
+    for name, reason in _bad_test_patches(tasks):
+        failed.append({"id": name, "reason": reason})
+        del tasks[name]
     experts = load(start.experts) if start.experts else []
     begin, left_out = starts(start.rule, tasks, experts, start.scaffold, start.snapshots)
     failed += left_out
@@ -140,6 +144,17 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _bad_test_patches(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:
+    """Tasks that could not be judged by what they bring, which must not count against the policy."""
+    bad = []
+    for name, task in tasks.items():
+        try:
+            patched_files(task.test_patch or "")
+        except ValueError as error:
+            bad.append((name, f"its test patch cannot be read: {error}"))
+    return bad
 
 
 def _check(choice: PolicyChoice, start: StartChoice) -> None:

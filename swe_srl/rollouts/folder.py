@@ -17,7 +17,7 @@ from typing import Any
 
 from swe_srl.environments.journal import Journal
 from swe_srl.errors import UserError
-from swe_srl.rollouts.record import read_record
+from swe_srl.rollouts.record import read_record, without_tokens
 from swe_srl.trajectories.atif import from_atif
 from swe_srl.trajectories.model import Trajectory
 from swe_srl.trajectories.reader import DocumentError
@@ -38,7 +38,7 @@ class RolloutFolder:
         self._rollouts = Journal(path / ROLLOUTS, "run of rollouts", overwrite=overwrite)
         try:
             self.finished = {run.id: run for run in _read(self._rollouts.lines(), path / ROLLOUTS)}
-            """By id: the rollouts that ended by themselves."""
+            """By id: the rollouts that ended by themselves, without their tokens."""
             if self.finished:
                 _check_settings(path / SETTINGS, settings)
             write_lines(path / SETTINGS, [json.dumps(settings, indent=1)])
@@ -61,7 +61,10 @@ class RolloutFolder:
 
 
 def read_rollouts(path: Path) -> tuple[list[Trajectory], list[Trajectory]]:
-    """The rollouts of a folder that ended by themselves, and those that did not. Raises UserError where it holds none."""
+    """The rollouts of a folder that ended by themselves, and those that did not; without their tokens.
+
+    Raises UserError where it holds none.
+    """
     if not (path / ROLLOUTS).is_file():
         raise UserError(f"{path}: holds no {ROLLOUTS}; make rollouts with `swe-srl rollout … --out {path}`")
     finished, unfinished = (
@@ -81,7 +84,7 @@ def digest(*decided: Any) -> str:
 def _read(lines: Iterator[bytes], file: Path) -> Iterator[Trajectory]:
     for number, line in enumerate(lines, start=1):
         try:
-            rollout = from_atif(json.loads(line))
+            rollout = without_tokens(from_atif(json.loads(line)))
             read_record(rollout)
         except (ValueError, DocumentError) as error:
             what = f"{file}:{number}: not a rollout: {error}"
@@ -99,6 +102,7 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
         former = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}), so the folder's rollouts cannot be gone on with") from error
+    settings = json.loads(json.dumps(settings))
     differing = sorted(key for key in {*former, *settings} if former.get(key) != settings.get(key))
     if differing:
         key = differing[0]

@@ -6,9 +6,12 @@ policy.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -75,51 +78,62 @@ class EndpointPolicy:
         """Raises UserError for a token budget on prompts: there is no tokenizer to count with."""
         if options.max_prompt_tokens is not None:
             raise UserError(
-                "prompt.max_prompt_tokens needs the model's tokenizer, which an endpoint does not give: leave it out"
+                "prompt.max_prompt_tokens needs the model's tokenizer, which an endpoint does not tell: leave it out"
             )
         self.name = endpoint.model
         self._endpoint, self._options = endpoint, options
-        self._threads = threading.local()
+        self._url = f"{endpoint.url.rstrip('/')}/chat/completions"
+        self._session = _session(endpoint)
+        self._waiting: set[Future[Reply]] = set()
+        self._closed = False
+        self._lock = threading.Lock()
 
     def reply(self, step: Step, tools: Tools) -> Reply:
         """See `Policy.reply`."""
-        end = self._endpoint
         messages = render_messages(step, tools, self._options)
+        future: Future[Reply] = Future()
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            self._waiting.add(future)
+        # In a thread of its own, because nothing ends a request that waits for its server; the one who asks need not wait on.
+        threading.Thread(target=self._ask, args=(messages, future), daemon=True).start()
+        try:
+            return future.result()
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+    def close(self) -> None:
+        """See `Policy.close`; the answer to a request that is under way is dropped."""
+        with self._lock:
+            self._closed = True
+            for future in self._waiting:
+                future.cancel()
+
+    def _ask(self, messages: list[dict[str, str]], future: Future[Reply]) -> None:
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            try:
+                future.set_result(self._request(messages))
+            except Exception as error:
+                future.set_exception(error)
+
+    def _request(self, messages: list[dict[str, str]]) -> Reply:
+        end = self._endpoint
         body = {"model": end.model, "messages": messages, "temperature": end.temperature, "max_tokens": end.max_tokens}
         headers = {"Authorization": f"Bearer {end.api_key}"} if end.api_key else {}
-        url = f"{end.url.rstrip('/')}/chat/completions"
         try:
-            answer = self._session().post(url, json=body, headers=headers, timeout=end.seconds)
+            answer = self._session.post(self._url, json=body, headers=headers, timeout=end.seconds)
         except requests.RequestException as error:
-            raise PolicyFault(f"{url}: {_root(error)}") from error
+            raise PolicyFault(f"{self._url}: {_root(error)}") from error
         if answer.status_code != 200:
             if _is_too_long(answer.text):
                 raise ContextFull(answer.text[:200])
-            raise PolicyFault(f"{url}: status {answer.status_code}: {answer.text[:300].strip()}")
+            raise PolicyFault(f"{self._url}: status {answer.status_code}: {answer.text[:300].strip()}")
         try:
             return _read(answer.json())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise PolicyFault(f"{url}: not a chat completion ({error!r}): {answer.text[:200].strip()}") from error
-
-    def close(self) -> None:
-        """See `Policy.close`; a request under way ends by its own time-out."""
-
-    def _session(self) -> requests.Session:
-        """One for each thread: sessions keep connections open and are not made to be shared."""
-        session: requests.Session | None = getattr(self._threads, "session", None)
-        if session is None:
-            session = self._threads.session = requests.Session()
-            retry = Retry(
-                self._endpoint.retries,
-                backoff_factor=self._endpoint.backoff / 2,
-                status_forcelist=(408, 409, 429, 500, 502, 503, 504),
-                allowed_methods=None,
-                raise_on_status=False,
-                retry_after_max=60,
-            )
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=retry))
-        return session
+            raise PolicyFault(f"{self._url}: not a chat completion ({error!r}): {answer.text[:200].strip()}") from error
 
 
 class ScriptedPolicy:
@@ -150,6 +164,23 @@ class ScriptedPolicy:
 
     def close(self) -> None:
         """See `Policy.close`."""
+
+
+def _session(endpoint: Endpoint) -> requests.Session:
+    """One for all threads: its connections are pooled under a lock, and it takes no cookies, which are not."""
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    retry = Retry(
+        endpoint.retries,
+        backoff_factor=endpoint.backoff / 2,
+        status_forcelist=(408, 409, 429, 500, 502, 503, 504),
+        allowed_methods=None,
+        raise_on_status=False,
+        retry_after_max=60,
+    )
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=64))
+    return session
 
 
 def _read(answer: Any) -> Reply:

@@ -7,12 +7,13 @@ the turns and written nowhere.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swe_srl.environments.fidelity import Tested
-from swe_srl.trajectories.model import Trajectory, Turn
+from swe_srl.trajectories.model import Sampled, Trajectory, Turn
 
 _KEY = "rollout"
 
@@ -42,7 +43,8 @@ class RolloutRecord:
 def with_record(trajectory: Trajectory, record: RolloutRecord) -> Trajectory:
     """The trajectory carrying the record; `resolved` is what the tests said."""
     resolved = record.tests.resolved if record.tests else None
-    return replace(trajectory, resolved=resolved, extra={**trajectory.extra, _KEY: dataclasses.asdict(record)})
+    values = json.loads(json.dumps(dataclasses.asdict(record)))  # as it is read back: lists for tuples
+    return replace(trajectory, resolved=resolved, extra={**trajectory.extra, _KEY: values})
 
 
 def read_record(trajectory: Trajectory) -> RolloutRecord:
@@ -55,6 +57,15 @@ def read_record(trajectory: Trajectory) -> RolloutRecord:
         return RolloutRecord(**{**data, "tests": tests, "flags": tuple(data["flags"])})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a rollout of this project: {error!r}") from error
+
+
+def without_tokens(trajectory: Trajectory) -> Trajectory:
+    """The trajectory without token ids and log-probabilities, whose counts stay: what can be held of many rollouts."""
+    turns = (
+        replace(turn, sampled=Sampled(turn.sampled.prompt_tokens, turn.sampled.completion_tokens)) if turn.sampled else turn
+        for turn in trajectory.turns
+    )
+    return replace(trajectory, turns=tuple(turns))
 
 
 def answers(trajectory: Trajectory) -> list[Turn]:

@@ -30,7 +30,7 @@ from swe_srl.errors import UserError
 from swe_srl.rollouts.agent import FAULTS, Acted, AgentConfig, Policy, roll_out
 from swe_srl.rollouts.folder import RolloutFolder, digest
 from swe_srl.rollouts.guards import flags
-from swe_srl.rollouts.record import RolloutRecord, summary, with_record
+from swe_srl.rollouts.record import RolloutRecord, summary, with_record, without_tokens
 from swe_srl.rollouts.starts import Start
 from swe_srl.trajectories.model import Trajectory
 
@@ -70,7 +70,7 @@ class RolloutReport:
     """What came of what was asked for."""
 
     rollouts: list[Trajectory] = field(default_factory=list)
-    """Those that ended by themselves, by id."""
+    """Those that ended by themselves, by id, without their tokens: the folder has them."""
     failed: list[dict[str, str]] = field(default_factory=list)
     """id and reason of what is unfinished."""
 
@@ -119,7 +119,7 @@ def run_rollouts(
             def keep(rollout: Trajectory, error: str | None) -> None:
                 progress.advance(bar)
                 if error is None:
-                    report.rollouts.append(rollout)
+                    report.rollouts.append(without_tokens(rollout))
                 else:
                     report.failed.append({"id": rollout.id, "reason": error})
                 try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -83,6 +85,26 @@ def test_an_endpoint_that_does_not_answer_is_given_up_after_its_retries() -> Non
         with pytest.raises(PolicyFault, match="timed out"):
             ask(server, seconds=0.2, retries=1)
         assert len(server.requests) == 2
+
+
+def test_who_waits_for_an_endpoint_is_turned_away_when_it_is_closed() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def held() -> Answer:
+        asked.set()
+        go.wait(60)
+        return completion("late")
+
+    with serving(held) as server, ThreadPoolExecutor(1) as pool:
+        policy = EndpointPolicy(Endpoint(server.url, "qwen"), PromptOptions())
+        waiting = pool.submit(policy.reply, STEP, TOOLS)
+        assert asked.wait(20)
+        policy.close()
+        with pytest.raises(CancelledError):
+            waiting.result(20)
+        with pytest.raises(CancelledError):
+            policy.reply(STEP, TOOLS)
+        go.set()
 
 
 def test_nobody_there() -> None:

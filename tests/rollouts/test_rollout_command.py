@@ -23,7 +23,7 @@ from swe_srl.policy.prompts import PromptOptions, encode_step
 from swe_srl.rollouts.agent import AgentConfig
 from swe_srl.rollouts.command import PolicyChoice, StartChoice, fit_context, open_policy, rollout_command
 from swe_srl.rollouts.folder import ROLLOUTS
-from swe_srl.rollouts.record import answers
+from swe_srl.rollouts.record import answers, without_tokens
 from swe_srl.rollouts.run import RolloutOptions
 from swe_srl.rollouts.starts import StartRule
 from swe_srl.scaffolds import get_scaffold
@@ -116,6 +116,32 @@ def test_options_that_cannot_be(tmp_path: Path, options: list[str], reason: str)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_whose_tests_cannot_be_applied_is_no_fault_of_the_policy(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "a.py").write_text("")
+    row = {"id": "bad", "source": {"path": "repo"}, "test_patch": "@@ -1 +1 @@\n-a\n+b\n"}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(row))
+    status, _, err = _run(
+        "rollout", tmp_path / "tasks.jsonl", "--model", "q", "--endpoint", "http://x", "--out", tmp_path / "o"
+    )
+    assert status == 1
+    assert "error: nothing to roll out: bad: its test patch cannot be read: not a unified diff" in err
+
+
+def test_steps_are_evaluated_by_tool_and_place(builtin_model: str, tmp_path: Path) -> None:
+    demonstration, to = ROOT / "trajectories" / f"{NAME}.jsonl", tmp_path / "steps.json"
+    options = ["--recipe", ROOT / "recipes" / "quickstart.toml", "--answer-tokens", "4", "--max-steps", "3", "--to", to]
+    status, found, err = _run("evaluate", "steps", demonstration, "--model", builtin_model, *options, "--json")
+    assert status == 0, err
+    assert (found["n"], found["format_validity"]["value"], found["skipped"]) == (3, 0.0, {}), "four tokens are no answer"
+    assert [sum(part["n"] for part in parts.values()) for parts in found["parts"].values()] == [3, 3]
+    written = json.loads(to.read_text())
+    assert [len(step["samples"]) for step in written["steps"]] == [1, 1, 1]
+    assert {key: written[key] for key in ("n", "mean_reward", "parts")} == {
+        key: found[key] for key in ("n", "mean_reward", "parts")
+    }
+
+
 def test_an_answer_always_has_room() -> None:
     prompt = PromptOptions(max_prompt_tokens=900)
     assert fit_context(prompt, None, 100).max_prompt_tokens == 900
@@ -129,13 +155,13 @@ def test_an_answer_always_has_room() -> None:
 def test_a_models_rollout_holds_the_ids_it_was_prompted_and_answered_with(
     client: DockerClient, builtin_model: str, tmp_path: Path
 ) -> None:
-    prompt = PromptOptions(tool_descriptions=False, max_prompt_tokens=700)
+    prompt = PromptOptions(tool_descriptions=False, max_prompt_tokens=1000)
     options = RolloutOptions(AgentConfig(max_steps=2, max_format_errors=3), attempts=2, workers=2)
     choice = PolicyChoice(builtin_model, temperature=1.0, answer_tokens=6, seed=1)
     report = rollout_command([TASK], None, tmp_path, choice, prompt, StartChoice(StartRule("issue")), options, print)
     assert (report.failed, [run.exit_status for run in report.rollouts]) == ([], ["steps", "steps"])
     runs = load([tmp_path / ROLLOUTS])
-    assert sorted(runs, key=lambda run: run.id) == report.rollouts
+    assert sorted(map(without_tokens, runs), key=lambda run: run.id) == report.rollouts
     _, tokenizer = load_policy(builtin_model)
     tools = get_scaffold("swe-agent").tools
     drawn = []
