@@ -122,7 +122,10 @@ def evaluate_steps(
 def by_tool(evaluation: StepEvaluation, seed: int = 0) -> dict[str, StepEvaluation]:
     """The same marks for the steps of each of the expert's tools, most frequent first."""
     tools = Counter(record.tool for record in evaluation.steps)
-    return {tool: _part(evaluation, lambda record, tool=tool: record.tool == tool, seed) for tool, _ in tools.most_common()}
+    return {
+        tool: _summarise(tuple(record for record in evaluation.steps if record.tool == tool), {}, seed)
+        for tool, _ in tools.most_common()
+    }
 
 
 def by_position(evaluation: StepEvaluation, parts: int = 3, seed: int = 0) -> dict[str, StepEvaluation]:
@@ -130,14 +133,9 @@ def by_position(evaluation: StepEvaluation, parts: int = 3, seed: int = 0) -> di
     found = {}
     for part in range(parts):
         low, high = part / parts, (part + 1) / parts
-        chosen = _part(evaluation, lambda record, low=low, high=high: low <= record.position < high, seed)
-        if chosen.n:
-            found[f"{low:.0%} to {high:.0%}"] = chosen
+        if chosen := tuple(record for record in evaluation.steps if low <= record.position < high):
+            found[f"{low:.0%} to {high:.0%}"] = _summarise(chosen, {}, seed)
     return found
-
-
-def _part(evaluation: StepEvaluation, chosen: Callable[[StepRecord], bool], seed: int) -> StepEvaluation:
-    return _summarise(tuple(filter(chosen, evaluation.steps)), {}, seed)
 
 
 def _mark(step: Step, sample: Sample, tools: Tools) -> SampleRecord:

@@ -18,7 +18,7 @@ from serving import Answer, completion, serving
 
 from swe_srl.environments.task import load_tasks
 from swe_srl.errors import UserError
-from swe_srl.policy.model import load_policy
+from swe_srl.policy.model import load_tokenizer
 from swe_srl.policy.prompts import PromptOptions, encode_step
 from swe_srl.rollouts.agent import AgentConfig
 from swe_srl.rollouts.command import PolicyChoice, StartChoice, fit_context, open_policy, rollout_command
@@ -35,6 +35,21 @@ ROOT = Path(__file__).parents[2]
 TASK = ROOT / "environments" / "ttlbox-expiry-edge"
 NAME = TASK.name
 SUBMIT = "<think>\nDone.\n</think>\n<function=submit>\n</function>"
+
+
+@pytest.fixture(scope="module")
+def tiny_model(builtin_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one random layer that takes the built-in model's tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = load_tokenizer(builtin_model)
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def _start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -128,10 +143,10 @@ def test_a_task_whose_tests_cannot_be_applied_is_no_fault_of_the_policy(tmp_path
     assert "error: nothing to roll out: bad: its test patch cannot be read: not a unified diff" in err
 
 
-def test_steps_are_evaluated_by_tool_and_place(builtin_model: str, tmp_path: Path) -> None:
+def test_steps_are_evaluated_by_tool_and_place(tiny_model: Path, tmp_path: Path) -> None:
     demonstration, to = ROOT / "trajectories" / f"{NAME}.jsonl", tmp_path / "steps.json"
     options = ["--recipe", ROOT / "recipes" / "quickstart.toml", "--answer-tokens", "4", "--max-steps", "3", "--to", to]
-    status, found, err = _run("evaluate", "steps", demonstration, "--model", builtin_model, *options, "--json")
+    status, found, err = _run("evaluate", "steps", demonstration, "--model", tiny_model, *options, "--json")
     assert status == 0, err
     assert (found["n"], found["format_validity"]["value"], found["skipped"]) == (3, 0.0, {}), "four tokens are no answer"
     assert [sum(part["n"] for part in parts.values()) for parts in found["parts"].values()] == [3, 3]
@@ -153,16 +168,16 @@ def test_an_answer_always_has_room() -> None:
 
 
 def test_a_models_rollout_holds_the_ids_it_was_prompted_and_answered_with(
-    client: DockerClient, builtin_model: str, tmp_path: Path
+    client: DockerClient, tiny_model: Path, tmp_path: Path
 ) -> None:
     prompt = PromptOptions(tool_descriptions=False, max_prompt_tokens=1000)
     options = RolloutOptions(AgentConfig(max_steps=2, max_format_errors=3), attempts=2, workers=2)
-    choice = PolicyChoice(builtin_model, temperature=1.0, answer_tokens=6, seed=1)
+    choice = PolicyChoice(str(tiny_model), temperature=1.0, answer_tokens=6, seed=1)
     report = rollout_command([TASK], None, tmp_path, choice, prompt, StartChoice(StartRule("issue")), options, print)
     assert (report.failed, [run.exit_status for run in report.rollouts]) == ([], ["steps", "steps"])
     runs = load([tmp_path / ROLLOUTS])
     assert sorted(map(without_tokens, runs), key=lambda run: run.id) == report.rollouts
-    _, tokenizer = load_policy(builtin_model)
+    tokenizer = load_tokenizer(str(tiny_model))
     tools = get_scaffold("swe-agent").tools
     drawn = []
     for run in runs:

@@ -104,7 +104,7 @@ def test_a_start_shows_what_training_shows_before_that_step(rule: str, k: int) -
 
 @pytest.mark.parametrize("forked", [False, True])
 def test_from_an_experts_step_the_policy_has_the_experts_state(client: DockerClient, tmp_path: Path, forked: bool) -> None:
-    k = next(step.k for step in STEPS if "str_replace" in json.dumps(dict(step.action.call.arguments))) + 1
+    k = next(step.k for step in STEPS if step.action.call.arguments["command"] == "insert") + 1
     folder = tmp_path / "replay"
     if forked:
         images = {NAME: build_image(client, TASK).tag}
@@ -122,9 +122,9 @@ def test_from_an_experts_step_the_policy_has_the_experts_state(client: DockerCli
         "k": k,
         "exact": None if forked else k,
     }
-    [solved] = run(ScriptedPolicy([EXPERT]), tmp_path / "two", begin).rollouts
-    assert (solved.resolved, summary(solved)["answers"]) == (True, len(STEPS) - k)
     if forked:
+        [solved] = run(ScriptedPolicy([EXPERT]), tmp_path / "two", begin).rollouts
+        assert (solved.resolved, summary(solved)["answers"]) == (True, len(STEPS) - k)
         SnapshotMap(client, folder, "all")  # a new map removes the images of the former
 
 
