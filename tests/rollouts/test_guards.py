@@ -25,6 +25,15 @@ def new(path: str) -> str:
     return f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+b\n"
 
 
+def added_to(path: str) -> str:
+    return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -1 +1,2 @@\n a\n+b\n"
+
+
+def renamed(path: str, to: str) -> str:
+    header = f"diff --git a/{path} b/{to}\nsimilarity index 60%\nrename from {path}\nrename to {to}\n"
+    return f"{header}--- a/{path}\n+++ b/{to}\n@@ -1 +1,2 @@\n a\n+b\n"
+
+
 def removed(path: str) -> str:
     return f"diff --git a/{path} b/{path}\ndeleted file mode 100644\n--- a/{path}\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n"
 
@@ -42,6 +51,10 @@ def acting(*commands: str, context_only: bool = False) -> Trajectory:
     [
         (edit("src/parser.py") + new("reproduce.py"), ()),
         (edit("tests/test_parser.py"), ("edits_tests: tests/test_parser.py",)),
+        (added_to("tests/test_parser.py"), ("adds_to_tests: tests/test_parser.py",)),
+        (added_to("src/parser.py"), ()),
+        (added_to("checks/hidden.sh"), ("edits_tests: checks/hidden.sh",)),
+        (renamed("tests/test_a.py", "src/a.py"), ("edits_tests: src/a.py",)),
         (removed("lib/parser_test.py"), ("edits_tests: lib/parser_test.py",)),
         (new("tests/test_mine.py"), ()),
         (new("checks/hidden.sh"), ("edits_tests: checks/hidden.sh",)),
