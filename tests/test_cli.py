@@ -28,8 +28,9 @@ SHIPPED = ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl"
 NO_DAEMON = {"DOCKER_HOST": "unix:///nonexistent.sock"}
 COMMANDS = [
     *([name] for name in ("doctor", "import", "stats", "export", "replay", "record", "audit")),
-    *([name] for name in ("train", "profile", "report", "quickstart")),
+    *([name] for name in ("train", "profile", "rollout", "report", "quickstart")),
     ["export-model"],
+    *(["evaluate", name] for name in ("tasks", "steps")),
     *(["env", name] for name in ("docker", "base", "build", "list", "shell", "reap", "prune")),
 ]
 
@@ -91,10 +92,12 @@ def test_help_has_an_example(command: list[str]) -> None:
 
 
 def test_every_command_is_known_to_these_tests() -> None:
-    from swe_srl.cli import app, env
+    from swe_srl.cli import app, env, evaluate
 
     names = [[command.name or (command.callback.__name__ if command.callback else "")] for command in app.registered_commands]
-    assert sorted([*names, *(["env", command.name or ""] for command in env.registered_commands)]) == sorted(COMMANDS)
+    groups = {"env": env, "evaluate": evaluate}
+    names += [[group, command.name or ""] for group, app in groups.items() for command in app.registered_commands]
+    assert sorted(names) == sorted(COMMANDS)
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy() -> None:

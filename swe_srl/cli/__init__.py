@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from swe_srl.cli import environments, rewards, training, trajectories
+from swe_srl.cli import environments, rewards, rollouts, training, trajectories
 from swe_srl.cli.output import fail
 from swe_srl.errors import UserError
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 env = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Docker, base images and task images.")
 app.add_typer(env, name="env")
+evaluate = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a policy can do: tasks, expert steps.")
+app.add_typer(evaluate, name="evaluate")
 
 app.command("doctor")(training.doctor)
 app.command("quickstart")(training.quickstart)
@@ -37,7 +39,10 @@ app.command("audit")(rewards.audit)
 app.command("train")(training.train)
 app.command("export-model")(training.export_model)
 app.command("profile")(training.profile)
+app.command("rollout")(rollouts.rollout)
 app.command("report")(training.report)
+evaluate.command("tasks")(rollouts.evaluate_tasks)
+evaluate.command("steps")(rollouts.evaluate_steps)
 env.command("docker")(environments.env_docker)
 env.command("base")(environments.env_base)
 env.command("build")(environments.env_build)

@@ -13,7 +13,9 @@ from typing import Any
 
 from cydifflib import SequenceMatcher
 
+from swe_srl.environments.grading import TestOutcome
 from swe_srl.environments.normalise import normalise, unordered
+from swe_srl.environments.task import Task
 from swe_srl.scaffolds.base import Observation
 
 _EXCERPT = 300
@@ -58,6 +60,18 @@ class Tested:
     failing: tuple[str, ...] = ()
     reason: str | None = None
     """Why they could not be run."""
+
+    @classmethod
+    def of(cls, outcome: TestOutcome) -> Tested:
+        """The counts of an outcome."""
+        named = outcome.fail_to_pass, outcome.pass_to_pass
+        passed = [sum(test in outcome.passed for test in tests) for tests in named]
+        return cls(outcome.resolved, passed[0], len(named[0]), passed[1], len(named[1]), tuple(outcome.failing))
+
+    @classmethod
+    def not_run(cls, task: Task, reason: str, resolved: bool | None = None) -> Tested:
+        """Of tests that could not be run."""
+        return cls(resolved, 0, len(task.fail_to_pass), 0, len(task.pass_to_pass), reason=reason)
 
 
 @dataclass(frozen=True, slots=True)

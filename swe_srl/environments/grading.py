@@ -6,7 +6,12 @@ Invariant: the hidden tests reach the sandbox only here, after the agent has fin
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from unidiff import PatchSet
+from unidiff.errors import UnidiffParseError
 
 from swe_srl.environments.sandbox import Sandbox
 from swe_srl.environments.task import Task
@@ -57,17 +62,41 @@ def can_grade(task: Task) -> bool:
     return bool(task.test_command and task.fail_to_pass and task.test_patch)
 
 
+def patched_files(patch: str) -> tuple[str, ...]:
+    """The files that a unified diff makes, changes or removes, as paths in the repository. Raises ValueError for no diff."""
+    try:
+        return tuple(sorted({file.path for file in PatchSet(patch)}))
+    except UnidiffParseError as error:
+        raise ValueError(f"not a unified diff: {error}") from error
+
+
 def run_tests(sandbox: Sandbox, task: Task, timeout: float = 600.0) -> TestOutcome:
-    """Apply the task's test patch, run its test command and read pytest's `-rA` summary.
+    """Apply the task's test patch to its files as they were, run its test command and read pytest's `-rA` summary.
 
     Raises UserError where the task has no test command or its test patch does not apply.
     """
     if not task.test_command:
         raise UserError(f"task {task.id}: has no test_command, so it cannot be graded")
     if task.test_patch:
+        try:
+            _restore(sandbox, patched_files(task.test_patch))
+        except ValueError as error:
+            raise UserError(f"task {task.id}: its test patch does not apply: {error}") from error
         sandbox.write_file(_TEST_PATCH, task.test_patch.encode())
         applied = sandbox.execute(f"git apply --whitespace=nowarn {_TEST_PATCH}", timeout=60)
         if applied.returncode != 0:
             raise UserError(f"task {task.id}: its test patch does not apply: {applied.output.strip()[-500:]}")
     result = sandbox.execute(task.test_command, timeout=timeout)
     return TestOutcome(passed_tests(result.output), task.fail_to_pass, task.pass_to_pass, result.output, result.timed_out)
+
+
+# To what the first commit holds, whatever the agent has committed since; a file that it does not hold is removed.
+_RESTORE = """base=$(git rev-list --max-parents=0 HEAD | tail -n 1)
+if git cat-file -e "$base:$file" 2>/dev/null; then git checkout -q "$base" -- "$file"; else rm -rf -- "$file"; fi
+"""
+
+
+def _restore(sandbox: Sandbox, files: Sequence[str]) -> None:
+    """Undo what the agent did to the files of the test patch, so that it applies and the hidden tests are the task's own."""
+    for file in files:
+        sandbox.execute(f"file={shlex.quote(file)}\n{_RESTORE}", timeout=60)

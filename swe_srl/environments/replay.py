@@ -114,7 +114,7 @@ def replay_trajectory(
             if snapshots:
                 snapshots.keep(sandbox, trajectory.id, k)
             if trajectory.submission is not None and not (submission or "").strip():
-                submission = _final_patch(sandbox)
+                submission = final_patch(sandbox)
             seconds = time.monotonic() - started
             if task and can_grade(task):
                 tests = _test(sandbox, task)
@@ -249,17 +249,14 @@ cp "$(git rev-parse --git-dir)/index" "$GIT_INDEX_FILE" && git add -A && git dif
 """
 
 
-def _final_patch(sandbox: Sandbox) -> str | None:
-    """What the run changed in the repository; None where git does not say."""
+def final_patch(sandbox: Sandbox) -> str | None:
+    """What a run changed in the repository, against its first commit; None where git does not say."""
     result = sandbox.execute(_FINAL_PATCH, timeout=120)
     return result.output if result.returncode == 0 else None
 
 
 def _test(sandbox: Sandbox, task: Task) -> Tested:
     try:
-        outcome = run_tests(sandbox, task)
+        return Tested.of(run_tests(sandbox, task))
     except (UserError, OSError) as error:
-        return Tested(None, 0, len(task.fail_to_pass), 0, len(task.pass_to_pass), reason=str(error))
-    passed = [sum(test in outcome.passed for test in tests) for tests in (task.fail_to_pass, task.pass_to_pass)]
-    of = len(task.fail_to_pass), len(task.pass_to_pass)
-    return Tested(outcome.resolved, passed[0], of[0], passed[1], of[1], tuple(outcome.failing))
+        return Tested.not_run(task, str(error))

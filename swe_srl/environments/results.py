@@ -1,22 +1,20 @@
 """The results of a replay in its run folder: `replay.jsonl`, one whole trajectory a line, written as each one ends.
 
-Invariant: a line is in the file completely or not at all, whatever is killed or full; of several lines for one replay the last
-one counts. One process at a time writes.
+Invariant: of several lines for one replay the last one counts; see `journal` for how lines are written.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from swe_srl.environments import normalise
 from swe_srl.environments.fidelity import TrajectoryReplay
+from swe_srl.environments.journal import Journal
 from swe_srl.environments.marks import content_digest
 from swe_srl.errors import UserError
 from swe_srl.trajectories.model import Trajectory
@@ -43,53 +41,31 @@ class Results:
 
         overwrite: forget what it holds.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / FILE
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._journal = Journal(folder / FILE, "replay", overwrite=overwrite)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if overwrite:
-                os.ftruncate(self._file, 0)
             self.finished = dict(self._read())
             """By key: the replays that reached their end."""
-        except BlockingIOError:
-            os.close(self._file)
-            raise UserError(f"{self._path}: another replay is writing there; wait for it or name another --out") from None
         except BaseException:
-            os.close(self._file)
+            self._journal.close()
             raise
 
     def append(self, key: str, replay: TrajectoryReplay) -> None:
         """Write one result. Raises OSError where there is no room for it; the file is then as it was."""
-        line = (json.dumps({"key": key, **replay.to_json()}) + "\n").encode()
-        end = os.lseek(self._file, 0, os.SEEK_END)
-        try:
-            while line:
-                line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, end)
-            raise
+        self._journal.append(json.dumps({"key": key, **replay.to_json()}))
 
     def __enter__(self) -> Results:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._file)
+        self._journal.close()
 
     def _read(self) -> Iterator[tuple[str, TrajectoryReplay]]:
-        with self._path.open("rb") as file:
-            end = 0
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    os.ftruncate(self._file, end)  # cut off by a kill
-                    return
-                end += len(line)
-                try:
-                    row = json.loads(line)
-                    key, replay = str(row.pop("key")), TrajectoryReplay.from_json(row)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    what = f"{self._path}:{number}: not a result of a replay: {error}"
-                    raise UserError(f"{what}; name another --out, or pass --overwrite to start anew") from error
-                if replay.error is None:
-                    yield key, replay
+        for number, line in enumerate(self._journal.lines(), start=1):
+            try:
+                row = json.loads(line)
+                key, replay = str(row.pop("key")), TrajectoryReplay.from_json(row)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"{self._journal.path}:{number}: not a result of a replay: {error}"
+                raise UserError(f"{what}; name another --out, or pass --overwrite to start anew") from error
+            if replay.error is None:
+                yield key, replay

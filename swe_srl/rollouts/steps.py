@@ -6,6 +6,7 @@ steps, never samples, because the samples of a step are not independent.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -15,10 +16,10 @@ from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
 from swe_srl.policy.prompts import PromptOptions, PromptTooLongError
 from swe_srl.rewards import INVALID, score_answer
+from swe_srl.rollouts.estimates import Estimate, bootstrap
 from swe_srl.trajectories.model import Step
 
 _STEPS_A_CALL = 16
-_RESAMPLES = 1000
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -47,15 +48,10 @@ class StepRecord:
     prompt_tokens: int
     expert_action: str
     samples: tuple[SampleRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with the 95% percentile-bootstrap interval over steps."""
-
-    value: float
-    low: float
-    high: float
+    tool: str
+    """That the expert called; of several calls, their names joined by +."""
+    position: float
+    """k of the trajectory's steps, as a share in [0, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,26 +116,31 @@ def evaluate_steps(
         groups = sampler.sample([ids for _, ids in ready], options) if ready else []
         for (step, ids), group in zip(ready, groups, strict=True):
             marked = tuple(_mark(step, sample, tools_for(step)) for sample in group)
-            records.append(StepRecord(step.id, len(ids), render_action(step.action), marked))
+            tool = "+".join(call.name for call in step.action.calls)
+            place = step.k / sum(turn.is_step for turn in step.trajectory.turns)
+            records.append(StepRecord(step.id, len(ids), render_action(step.action), marked, tool, place))
         if progress is not None:
             progress(min(start + _STEPS_A_CALL, len(steps)), len(steps))
     return _summarise(tuple(records), skipped, sampling_options.seed)
 
 
-def bootstrap(totals: Sequence[float], counts: Sequence[int], seed: int, resamples: int = _RESAMPLES) -> Estimate | None:
-    """The mean of all samples and its interval, from each step's sum and number of samples. None where there are no samples.
+def by_tool(evaluation: StepEvaluation, seed: int = 0) -> dict[str, StepEvaluation]:
+    """The same marks for the steps of each of the expert's tools, most frequent first."""
+    tools = Counter(record.tool for record in evaluation.steps)
+    return {
+        tool: _summarise(tuple(record for record in evaluation.steps if record.tool == tool), {}, seed)
+        for tool, _ in tools.most_common()
+    }
 
-    A resample of steps that holds no sample at all is left out of the interval.
-    """
-    import numpy as np
 
-    total, count = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
-    if count.sum() == 0:
-        return None
-    chosen = np.random.default_rng(seed).integers(0, len(count), size=(resamples, len(count)))
-    sums, sizes = total[chosen].sum(axis=1), count[chosen].sum(axis=1)
-    low, high = np.quantile(sums[sizes > 0] / sizes[sizes > 0], [0.025, 0.975])
-    return Estimate(float(total.sum() / count.sum()), float(low), float(high))
+def by_position(evaluation: StepEvaluation, parts: int = 3, seed: int = 0) -> dict[str, StepEvaluation]:
+    """The same marks for the steps of each part of their trajectories, from the first; a part without steps is left out."""
+    found = {}
+    for part in range(parts):
+        low, high = part / parts, (part + 1) / parts
+        if chosen := tuple(record for record in evaluation.steps if low <= record.position < high):
+            found[f"{low:.0%} to {high:.0%}"] = _summarise(chosen, {}, seed)
+    return found
 
 
 def _mark(step: Step, sample: Sample, tools: Tools) -> SampleRecord:

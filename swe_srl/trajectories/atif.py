@@ -2,19 +2,21 @@
 
 Invariant: `from_atif(to_atif(t)) == t` for every trajectory whose `extra` and arguments are JSON values. What ATIF has no field
 for stands under the key `swe_srl` of an `extra`; a thought or an output that occurs in the text beside it is written there as
-its [start, end] in that text. Documents written by others lose nothing: what we do not use is kept in `extra`.
+its [start, end] in that text. How a turn was sampled stands in its `metrics`; of a prompt's token ids only those after what it
+shares with the sampled turn before. Documents written by others lose nothing: what we do not use is kept in `extra`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from atif import Trajectory as AtifDocument
 
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
-from swe_srl.trajectories.model import Trajectory, Turn
+from swe_srl.trajectories.model import Sampled, Trajectory, Turn
 from swe_srl.trajectories.reader import (
     DocumentError,
     Origin,
@@ -61,7 +63,7 @@ def to_atif(trajectory: Trajectory) -> dict[str, Any]:
         "schema_version": SCHEMA,
         "trajectory_id": t.id,
         "agent": {"name": t.scaffold, "version": "unknown", **_given(model_name=t.model)},
-        "steps": [_step(turn, i) for i, turn in enumerate(t.turns, 1)],
+        "steps": _steps(t.turns),
         "extra": {KEY: ours},
     }
     AtifDocument.model_validate(document)
@@ -101,11 +103,36 @@ def _resolve(reference: object, whole: str, where: str) -> str:
     return whole[expect(span[0], int, where) : expect(span[1], int, where)]
 
 
+def _steps(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    steps, before = [], Sampled(0, 0)
+    for step_id, turn in enumerate(turns, 1):
+        step = _step(turn, step_id)
+        if turn.sampled is not None:
+            step["metrics"] = _metrics(turn.sampled, before)
+            before = turn.sampled
+        steps.append(step)
+    return steps
+
+
+def _metrics(sampled: Sampled, before: Sampled) -> dict[str, Any]:
+    earlier = before.prompt_ids + before.token_ids
+    shared = next((i for i, pair in enumerate(zip(sampled.prompt_ids, earlier, strict=False)) if pair[0] != pair[1]), None)
+    if shared is None:
+        shared = min(len(sampled.prompt_ids), len(earlier))
+    prompt = {"shared": shared, "ids": list(sampled.prompt_ids[shared:])} if sampled.prompt_ids else None
+    return {
+        "prompt_tokens": sampled.prompt_tokens,
+        "completion_tokens": sampled.completion_tokens,
+        **_filled(completion_token_ids=list(sampled.token_ids), logprobs=list(sampled.logprobs)),
+        **_filled(extra=prompt and {KEY: {"prompt": prompt}}),
+    }
+
+
 def _step(turn: Turn, step_id: int) -> dict[str, Any]:
     step: dict[str, Any] = {"step_id": step_id, "source": turn.role, "message": turn.text}
     ours = _filled(extra=dict(turn.extra))
-    if turn.role != "agent" and (turn.thought or turn.action or turn.observation):
-        raise ValueError(f"turn {step_id}: a {turn.role} turn has no thought, action or observation")
+    if turn.role != "agent" and (turn.thought or turn.action or turn.observation or turn.sampled):
+        raise ValueError(f"turn {step_id}: a {turn.role} turn has no thought, action or observation, and is not sampled")
     if turn.thought in turn.text:
         ours |= _filled(thought=turn.thought and _refer(turn.thought, turn.text))
     else:
@@ -145,7 +172,7 @@ def _own(document: Mapping[str, Any], ours: Mapping[str, Any]) -> Trajectory:
         task_id=expect(ours.get("task_id"), str, f"{where}task_id"),
         scaffold=expect(agent.get("name"), str, "agent.name"),
         format=expect(ours.get("format"), str, f"{where}format"),
-        turns=tuple(_own_turn(expect(step, dict, f"steps[{i}]"), f"steps[{i}].") for i, step in enumerate(steps)),
+        turns=tuple(_own_turns(steps)),
         model=optional(agent.get("model_name"), str, "agent.model_name"),
         resolved=optional(ours.get("resolved"), bool, f"{where}resolved"),
         exit_status=optional(ours.get("exit_status"), str, f"{where}exit_status"),
@@ -154,6 +181,34 @@ def _own(document: Mapping[str, Any], ours: Mapping[str, Any]) -> Trajectory:
         timeout_seconds=optional_seconds(ours.get("timeout_seconds"), f"{where}timeout_seconds"),
         workdir=optional(ours.get("workdir"), str, f"{where}workdir"),
         extra=mapping_of(ours, "extra", where),
+    )
+
+
+def _own_turns(steps: list[Any]) -> Iterator[Turn]:
+    before = Sampled(0, 0)
+    for i, item in enumerate(steps):
+        where = f"steps[{i}]."
+        step = expect(item, dict, f"steps[{i}]")
+        turn = _own_turn(step, where)
+        if step.get("metrics") is not None:
+            before = _own_sampled(expect(step["metrics"], dict, f"{where}metrics"), before, f"{where}metrics.")
+            turn = replace(turn, sampled=before)
+        yield turn
+
+
+def _own_sampled(metrics: Mapping[str, Any], before: Sampled, where: str) -> Sampled:
+    prompt = mapping_of(_ours(metrics, where), "prompt", where)
+    ids, shared = prompt.get("ids", []), expect(prompt.get("shared", 0), int, f"{where}extra.{KEY}.prompt.shared")
+    lists = {"completion_token_ids": metrics.get("completion_token_ids") or [], "logprobs": metrics.get("logprobs") or []}
+    for name, values in {f"extra.{KEY}.prompt.ids": ids, **lists}.items():
+        if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+            raise DocumentError(f"{where}{name}: expected a list of numbers")
+    return Sampled(
+        expect(metrics.get("prompt_tokens"), int, f"{where}prompt_tokens"),
+        expect(metrics.get("completion_tokens"), int, f"{where}completion_tokens"),
+        (before.prompt_ids + before.token_ids)[:shared] + tuple(ids),
+        tuple(lists["completion_token_ids"]),
+        tuple(map(float, lists["logprobs"])),
     )
 
 

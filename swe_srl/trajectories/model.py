@@ -14,6 +14,20 @@ from swe_srl.scaffolds.base import Action, Observation
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """What generating an agent's turn took and, where the sampler tells them, the tokens themselves."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ids: tuple[int, ...] = ()
+    """Token ids of the prompt as it was served; empty where they are not known."""
+    token_ids: tuple[int, ...] = ()
+    """Token ids as they were sampled, the end-of-turn token included; empty where they are not known."""
+    logprobs: tuple[float, ...] = ()
+    """Log-probability of each of `token_ids` at the sampling temperature."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """A message of the system or user, or one complete turn of the agent."""
 
@@ -30,6 +44,8 @@ class Turn:
     """True for demonstrations and copied context: part of what the model sees, never a target."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What the source holds about this turn and has no other place."""
+    sampled: Sampled | None = None
+    """agent: how the turn was generated, where this project's policy did it."""
 
     @property
     def is_step(self) -> bool:

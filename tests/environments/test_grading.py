@@ -103,11 +103,53 @@ def test_the_hidden_tests_come_with_the_grading(client: DockerClient, base_image
     with DockerSandbox.start(client, image) as sandbox:
         sandbox.execute("echo 'ONE = 2' > tiny/__init__.py", timeout=20)
         assert run_tests(sandbox, task).resolved
-        # A second time its tests are there already.
-        with pytest.raises(
-            UserError, match=f"task {task.id}: its test patch does not apply: error: checks/new: already exists"
-        ):
-            run_tests(sandbox, task)
+        assert run_tests(sandbox, task).resolved, "its tests may be there already"
+
+
+_CHANGED_TEST = """\
+--- a/checks/old
++++ b/checks/old
+@@ -1 +1 @@
+-true
++grep -q 'ONE = 2' tiny/__init__.py
+"""
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        "echo true > checks/new; echo true > checks/old",
+        "mkdir checks/new; rm checks/old",
+        "echo true > checks/new; echo true > checks/old; git add -A; git commit -q -m mine",
+    ],
+)
+def test_what_an_agent_did_to_the_hidden_tests_is_undone(
+    client: DockerClient, base_image: str, make_task: MakeTask, cheat: str
+) -> None:
+    files = {**FILES, "run_tests.sh": _RUNNER, "checks/old": "true\n"}
+    tests = {"fail_to_pass": ["checks/new", "checks/old"]}
+    task = make_task(files, test_command="sh run_tests.sh", test_patch=_NEW_TEST + _CHANGED_TEST, **tests)
+    with DockerSandbox.start(client, build_image(client, task).tag) as sandbox:
+        sandbox.execute(f"git config user.name a; git config user.email a@b; {cheat}", timeout=20)
+        assert run_tests(sandbox, task).failing == ["checks/new", "checks/old"]
+        sandbox.execute("echo 'ONE = 2' > tiny/__init__.py", timeout=20)
+        assert run_tests(sandbox, task).resolved
+
+
+@pytest.mark.parametrize(
+    ("patch", "reason"),
+    [("@@ -1 +1 @@\n-a\n+b\n", "not a unified diff"), (_CHANGED_TEST.replace("true", "false"), "error: patch failed: checks/old:1")],
+)
+def test_a_test_patch_that_does_not_apply(
+    client: DockerClient, base_image: str, make_task: MakeTask, patch: str, reason: str
+) -> None:
+    task = make_task({**FILES, "checks/old": "true\n"}, test_command="true", test_patch=patch, fail_to_pass=["checks/old"])
+    image = build_image(client, task).tag
+    with (
+        DockerSandbox.start(client, image) as sandbox,
+        pytest.raises(UserError, match=f"task {task.id}: its test patch does not apply: {reason}"),
+    ):
+        run_tests(sandbox, task)
 
 
 def test_tests_that_hang_or_are_missing(client: DockerClient, base_image: str, make_task: MakeTask) -> None:

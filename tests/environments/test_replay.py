@@ -185,6 +185,7 @@ def test_the_tests_of_the_task_after_the_last_step(client: DockerClient, base_im
         "broken": "echo ONE = 2 > tiny/__init__.py; ls checks; echo false > checks/old",
         "idle": "ls checks",
         "own": "ls checks; touch checks/new",
+        "wrecked": "ls checks; rm -rf .git checks; touch checks",
     }
     runs = [Trajectory(name, task.id, "swe-agent", "test", (_bash(command, "old"),)) for name, command in commands.items()]
     image = {task.id: build_image(client, task).tag}
@@ -194,21 +195,23 @@ def test_the_tests_of_the_task_after_the_last_step(client: DockerClient, base_im
         ("fixed", True, None),
         ("idle", True, None),
         ("own", True, None),
+        ("wrecked", True, None),
     ]
-    broken, fixed, idle, own = (replay.tests for replay in report.trajectories)
+    broken, fixed, idle, own, wrecked = (replay.tests for replay in report.trajectories)
     assert broken == Tested(False, 1, 1, 0, 1, ("checks/old",))
     assert fixed == Tested(True, 1, 1, 1, 1)
     assert idle == Tested(False, 0, 1, 1, 1, ("checks/new",))
-    assert own is not None
-    assert (own.resolved, own.fail_to_pass) == (None, 0)
-    assert own.reason == f"task {task.id}: its test patch does not apply: error: checks/new: already exists in working directory"
+    assert own == idle, "a file of its own where a hidden test belongs is put aside"
+    assert wrecked is not None
+    assert (wrecked.resolved, wrecked.fail_to_pass) == (None, 0)
+    assert str(wrecked.reason).startswith(f"task {task.id}: its test patch does not apply: ")
     total = report.to_json()["overall"]
     assert {key: total[key] for key in ("resolved", "tested", "fail_to_pass", "fail_to_pass_of", "pass_to_pass")} == {
         "resolved": 1,
-        "tested": 3,
+        "tested": 4,
         "fail_to_pass": 2,
-        "fail_to_pass_of": 4,
-        "pass_to_pass": 2,
+        "fail_to_pass_of": 5,
+        "pass_to_pass": 3,
     }
     untested = [task.model_copy(update=change) for change in ({"test_patch": None}, {"fail_to_pass": ()}, {"test_command": ""})]
     for other in untested:

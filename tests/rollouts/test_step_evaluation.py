@@ -9,7 +9,8 @@ import pytest
 
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.policy.prompts import PromptOptions
-from swe_srl.rollouts.steps import Estimate, bootstrap, evaluate_steps
+from swe_srl.rollouts.estimates import Estimate, bootstrap
+from swe_srl.rollouts.steps import by_position, by_tool, evaluate_steps
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.model import Step, Trajectory, Turn
 
@@ -118,6 +119,33 @@ def test_steps_that_cannot_be_evaluated_are_named() -> None:
     assert all(record.prompt_tokens <= limit for record in result.steps)
     result = evaluate(steps[:1], Parrot([]), PromptOptions(max_prompt_tokens=3))
     assert (result.n, result.mean_reward, list(result.skipped)) == (0, None, ["t@0"])
+
+
+def test_the_parts_of_an_evaluation_are_evaluations() -> None:
+    steps = steps_of("ls", "cat", "pwd", "make")
+    moved = [
+        Turn("agent", "", "why", Action((ToolCall("view", {"command": "x"}),)), Observation("out"))
+        if isinstance(turn.action, Action) and turn.action.call.arguments["command"] == "cat"
+        else turn
+        for turn in steps[0].trajectory.turns
+    ]
+    steps = list(Trajectory("t", "task", "mini-swe-agent", "test", tuple(moved)).steps())
+    said = [[(says(command), "stop"), ("", "stop")] for command in ("ls", "cat", "pwd", "no")]
+    whole = evaluate(steps, Parrot(said))
+    tools = by_tool(whole)
+    assert [(name, part.n, part.tool_accuracy.value) for name, part in tools.items() if part.tool_accuracy] == [
+        ("bash", 3, 0.5),
+        ("view", 1, 0.0),
+    ]
+    # k = 0 … 3 of 4 stand at 0, 25, 50 and 75 %.
+    places = by_position(whole)
+    assert {name: [record.id for record in part.steps] for name, part in places.items()} == {
+        "0% to 33%": ["t@0", "t@1"],
+        "33% to 67%": ["t@2"],
+        "67% to 100%": ["t@3"],
+    }
+    assert sum(part.n for part in places.values()) == whole.n
+    assert list(by_position(evaluate(steps[3:], Parrot(said[3:])))) == ["67% to 100%"]
 
 
 def test_calls_are_bounded_seeded_apart_and_reported() -> None:

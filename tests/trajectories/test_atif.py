@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.atif import from_atif, to_atif
-from swe_srl.trajectories.model import Trajectory, Turn
+from swe_srl.trajectories.model import Sampled, Trajectory, Turn
 from swe_srl.trajectories.reader import DocumentError, Origin
 
 TRAJECTORY = Trajectory(
@@ -114,6 +114,11 @@ MAYBE_TEXT = st.none() | TEXT
 OBSERVATION = st.builds(Observation, TEXT, MAYBE_TEXT, st.none() | st.integers(-255, 255), EXTRA)
 
 
+IDS = st.lists(st.integers(0, 3), max_size=6).map(tuple)
+LOGPROBS = st.lists(st.floats(-9, 0), max_size=3).map(tuple)
+SAMPLED = st.builds(Sampled, st.integers(0, 9), st.integers(0, 9), IDS, IDS, LOGPROBS)
+
+
 @st.composite
 def agent_turns(draw: st.DrawFn) -> Turn:
     text = draw(TEXT)
@@ -125,6 +130,7 @@ def agent_turns(draw: st.DrawFn) -> Turn:
         draw(st.none() | OBSERVATION | st.just(Observation(f"<{text}>", text))),
         draw(st.booleans()),
         draw(EXTRA),
+        draw(st.none() | SAMPLED),
     )
 
 
@@ -153,11 +159,35 @@ def test_every_trajectory_comes_back_from_disk(trajectory: Trajectory) -> None:
     assert from_atif(json.loads(json.dumps(to_atif(trajectory)))) == trajectory
 
 
+def test_a_prompt_is_written_as_what_it_adds_to_the_sampled_turn_before() -> None:
+    first = Turn("agent", "ab", sampled=Sampled(3, 2, (7, 8, 9), (1, 2), (-0.5, -0.25)))
+    second = Turn("agent", "c", sampled=Sampled(6, 1, (7, 8, 9, 1, 4, 5), (3,), (-1.0,)))
+    document = to_atif(Trajectory("i", "t", "s", "f", (first, Turn("user", "no"), second)))
+    assert [step.get("metrics") for step in document["steps"]] == [
+        {
+            "prompt_tokens": 3,
+            "completion_tokens": 2,
+            "completion_token_ids": [1, 2],
+            "logprobs": [-0.5, -0.25],
+            "extra": {"swe_srl": {"prompt": {"shared": 0, "ids": [7, 8, 9]}}},
+        },
+        None,
+        {
+            "prompt_tokens": 6,
+            "completion_tokens": 1,
+            "completion_token_ids": [3],
+            "logprobs": [-1.0],
+            "extra": {"swe_srl": {"prompt": {"shared": 4, "ids": [4, 5]}}},
+        },
+    ]
+
+
 def test_only_agents_have_thoughts_actions_and_observations() -> None:
     for turn in (
         Turn("user", "hi", thought="hm"),
         Turn("user", "hi", action=Action((ToolCall("bash", {}),))),
         Turn("system", "hi", observation=Observation("x")),
+        Turn("user", "hi", sampled=Sampled(1, 1)),
     ):
         with pytest.raises(ValueError, match=r"turn 1: a (user|system) turn has no thought, action or observation"):
             to_atif(Trajectory("i", "t", "s", "f", (turn,)))

@@ -1,0 +1,164 @@
+"""Commands in which the policy acts alone, and those that evaluate it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from swe_srl.cli.options import Json, Sources
+from swe_srl.cli.output import output, report_failures, say
+from swe_srl.errors import UserError
+
+Model = Annotated[
+    str, typer.Option(help="A model's folder or name, the run folder of a training, or the name that --endpoint knows.")
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option(help="Prompt as this recipe does; of a run folder its own recipe is taken by default.")
+]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")]
+AnswerTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens; a longer one is cut and invalid.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of sampling; which rollouts are sampled together depends on their timing.")]
+
+
+def rollout(
+    tasks: Annotated[list[Path], typer.Argument(help="A task.toml, a folder that holds some, or a .jsonl file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's folder or name, the run folder of a training, the name that --endpoint knows, or `expert`: "
+            "play the actions of --experts."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the rollouts; a run that was killed goes on in it.")] = Path(
+        "runs/rollouts"
+    ),
+    scaffold: Annotated[
+        str | None, typer.Option(help="Tools and shell of the policy; swe-agent by default, an expert's own at its steps.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--task", help="Only this task. Repeatable.")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="OpenAI-compatible endpoint, such as http://localhost:8000/v1; OPENAI_API_KEY is sent to it."),
+    ] = None,
+    request_seconds: Annotated[float, typer.Option(min=0.1, help="To wait for an endpoint's answer, before a retry.")] = 300.0,
+    recipe: RecipeFile = None,
+    start: Annotated[str, typer.Option(help="issue, step:K (before the expert's step K), or last:N.")] = "issue",
+    experts: Annotated[
+        list[str] | None, typer.Option(help="Trajectory files, folders or globs to begin at steps of. Repeatable.")
+    ] = None,
+    snapshots: Annotated[
+        Path | None, typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again.")
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Rollouts from each start.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Rollouts, and sandboxes, that are live at a time.")] = 4,
+    temperature: Temperature = 1.0,
+    answer_tokens: AnswerTokens = 1024,
+    max_steps: Annotated[int, typer.Option(min=1, help="Answers after which a rollout ends.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens after which no further answer is asked for.")] = 50_000,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Seconds that its commands may take together.")] = 1800.0,
+    max_format_errors: Annotated[int, typer.Option(min=1, help="Invalid answers in a row after which it ends.")] = 3,
+    seed: Seed = 0,
+    retries: Annotated[int, typer.Option(min=0, help="Begin a rollout again this often where its sandbox was lost.")] = 1,
+    runtime: Annotated[str | None, typer.Option(help="Container runtime, such as runsc (gVisor) or kata-runtime.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Begin anew; otherwise what the folder holds is not made again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a policy solve tasks alone in sandboxes, and run their tests on what it leaves.
+
+    Example: swe-srl rollout environments --model runs/quickstart --out runs/rollouts
+    """
+    from dataclasses import replace
+
+    from swe_srl.report.rollouts import rollout_table
+    from swe_srl.rollouts.agent import AgentConfig
+    from swe_srl.rollouts.command import PolicyChoice, StartChoice, rollout_command
+    from swe_srl.rollouts.run import LIMITS, RolloutOptions
+    from swe_srl.rollouts.starts import parse_start
+
+    model, prompt = _model_and_prompt(model, recipe)
+    agent = AgentConfig(
+        max_steps=max_steps, max_tokens=max_tokens, max_seconds=max_seconds, max_format_errors=max_format_errors
+    )
+    key = os.environ.get("OPENAI_API_KEY") if endpoint else None
+    report = rollout_command(
+        tasks,
+        only,
+        out,
+        PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds),
+        prompt,
+        StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
+        RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite),
+        say,
+    )
+    output(as_json, report.to_json(), lambda: rollout_table(report.to_json()))
+    report_failures(report.failed, "id")
+
+
+def evaluate_tasks(
+    run: Annotated[Path, typer.Argument(help="Folder of rollouts.")],
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="Also pass@k. Repeatable; 1 by default.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Also write the final patches as SWE-bench predictions: .json or .jsonl.")
+    ] = None,
+    attempt: Annotated[int, typer.Option(min=0, help="Whose patches --predictions takes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Say how many tasks a folder's rollouts resolve, with intervals, pass@k, costs and how they ended.
+
+    Example: swe-srl evaluate tasks runs/rollouts --k 1 --k 4 --predictions preds.json
+    """
+    from swe_srl.report.rollouts import task_tables
+    from swe_srl.rollouts import tasks
+    from swe_srl.rollouts.folder import read_rollouts
+
+    finished, unfinished = read_rollouts(run)
+    evaluation = tasks.evaluate_tasks(finished, unfinished, k or [1], seed).to_json()
+    if predictions is not None:
+        say(f"{tasks.write_predictions(finished, predictions, attempt)} predictions in {predictions}")
+    output(as_json, evaluation, lambda: task_tables(evaluation))
+    reason = "the infrastructure failed; run the same `swe-srl rollout` again"
+    report_failures([{"id": rollout.id, "reason": reason} for rollout in unfinished], "id")
+
+
+def evaluate_steps(
+    sources: Sources,
+    model: Model,
+    recipe: RecipeFile = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a step.")] = 1,
+    temperature: Temperature = 0.0,
+    answer_tokens: AnswerTokens = 512,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="This many steps at most, drawn with the seed.")] = None,
+    seed: Seed = 0,
+    to: Annotated[Path | None, typer.Option("--to", help="Also write every step and sample to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a model's answers at expert steps with what the expert did, by tool and by place in the trajectory.
+
+    Example: swe-srl evaluate steps trajectories/gridtext-*.jsonl --model runs/quickstart
+    """
+    from swe_srl.report.rollouts import step_tables
+    from swe_srl.rollouts.step_command import StepChoice, evaluate_steps_command
+
+    model, prompt = _model_and_prompt(model, recipe)
+    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed)
+    found = evaluate_steps_command(sources, choice, prompt, to, say)
+    output(as_json, found.to_json(), lambda: step_tables(found.estimates(), found.parts()))
+
+
+def _model_and_prompt(model: str, recipe: Path | None) -> tuple[str, Any]:
+    """The model, a training's run folder standing for its checkpoint, and the prompt options of the recipe."""
+    from swe_srl.config import PromptSection
+    from swe_srl.recipes import load_recipe
+    from swe_srl.training.data import prompt_options
+
+    run = Path(model)
+    if (run / "checkpoint").is_dir() and (run / "recipe.toml").is_file():
+        model, recipe = str(run / "checkpoint"), recipe or run / "recipe.toml"
+        say(f"{model}, prompted as {recipe} says")
+    elif run.is_dir() and not (run / "config.json").is_file():
+        raise UserError(f"{model}: neither a model's folder nor a training's run folder with its checkpoint")
+    return model, prompt_options(load_recipe(recipe).prompt if recipe else PromptSection())

@@ -1,0 +1,171 @@
+"""What `swe-srl rollout` does: read tasks and experts, open the policy, make the rollouts.
+
+Invariant: what cannot be rolled out is in the report with its reason; options that do not go together are refused before
+anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from swe_srl.environments.grading import patched_files
+from swe_srl.environments.task import Task, load_tasks
+from swe_srl.errors import UserError
+from swe_srl.policy.base import SamplingOptions
+from swe_srl.policy.prompts import PromptOptions
+from swe_srl.rollouts.agent import Policy
+from swe_srl.rollouts.batching import Batcher
+from swe_srl.rollouts.policies import Endpoint, EndpointPolicy, SampledPolicy, ScriptedPolicy
+from swe_srl.rollouts.run import RolloutOptions, RolloutReport, run_rollouts
+from swe_srl.rollouts.starts import StartRule, starts
+from swe_srl.trajectories.importing import load
+from swe_srl.trajectories.model import Trajectory
+
+EXPERT = "expert"
+"""The name of the policy that plays the experts' own actions."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChoice:
+    """Which policy acts, and how it samples."""
+
+    model: str
+    """A model's folder or name, `expert`, or the name that the endpoint knows."""
+    endpoint: str | None = None
+    """URL of an OpenAI-compatible endpoint, up to and with the version."""
+    api_key: str | None = None
+    temperature: float = 1.0
+    answer_tokens: int = 1024
+    """Longest answer."""
+    seed: int = 0
+    request_seconds: float = 300.0
+    """To wait for an endpoint's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartChoice:
+    """Where rollouts begin."""
+
+    rule: StartRule
+    experts: tuple[str, ...] = ()
+    """Trajectory files, folders or globs."""
+    snapshots: Path | None = None
+    """Run folder of a replay that kept the experts' states."""
+    scaffold: str | None = None
+
+
+def rollout_command(
+    task_paths: Sequence[Path],
+    only: Sequence[str] | None,
+    out: Path,
+    choice: PolicyChoice,
+    prompt: PromptOptions,
+    start: StartChoice,
+    options: RolloutOptions,
+    say: Callable[[str], None],
+) -> RolloutReport:
+    """Make the rollouts. Raises UserError where there is nothing to roll out, or options do not go together."""
+    _check(choice, start)
+    found = load_tasks(task_paths)
+    tasks = dict(found.tasks) if only is None else {name: found.tasks[name] for name in only if name in found.tasks}
+    failed = [{"id": origin, "reason": reason} for origin, reason in found.bad]
+    failed += [{"id": name, "reason": "no task of this id"} for name in only or () if name not in found.tasks]
+    for name, reason in _bad_test_patches(tasks):
+        failed.append({"id": name, "reason": reason})
+        del tasks[name]
+    experts = load(start.experts) if start.experts else []
+    begin, left_out = starts(start.rule, tasks, experts, start.scaffold, start.snapshots)
+    failed += left_out
+    if not begin:
+        reasons = "; ".join(f"{item['id']}: {item['reason']}" for item in failed[:3]) or "no task was found"
+        raise UserError(f"nothing to roll out: {reasons}")
+    with open_policy(choice, prompt, experts) as (policy, fitted):
+        sampling = {"temperature": choice.temperature, "answer_tokens": choice.answer_tokens, "seed": choice.seed}
+        settings = {
+            "model": choice.model if choice.endpoint or choice.model == EXPERT else _absolute(choice.model),
+            "endpoint": choice.endpoint,
+            "sampling": sampling,
+            "prompt": asdict(fitted),
+            "start": str(start.rule),
+        }
+        report = run_rollouts(begin, tasks, policy, out, settings, options, say)
+    report.failed = failed + report.failed
+    return report
+
+
+@contextmanager
+def open_policy(
+    choice: PolicyChoice, prompt: PromptOptions, experts: Sequence[Trajectory]
+) -> Iterator[tuple[Policy, PromptOptions]]:
+    """The policy, and the prompt options with the token budget that the model's context leaves."""
+    if choice.model == EXPERT and choice.endpoint is None:
+        yield ScriptedPolicy(experts), prompt
+    elif choice.endpoint is not None:
+        endpoint = Endpoint(
+            url=choice.endpoint,
+            model=choice.model,
+            api_key=choice.api_key,
+            temperature=choice.temperature,
+            max_tokens=choice.answer_tokens,
+            seconds=choice.request_seconds,
+        )
+        yield EndpointPolicy(endpoint, prompt), prompt
+    else:
+        from swe_srl.policy.model import load_policy
+        from swe_srl.policy.samplers.transformers import TransformersSampler
+
+        model, tokenizer = load_policy(choice.model, device=best_device())
+        fitted = fit_context(prompt, getattr(model.config, "max_position_embeddings", None), choice.answer_tokens)
+        options = SamplingOptions(temperature=choice.temperature, max_tokens=choice.answer_tokens, seed=choice.seed)
+        with Batcher(TransformersSampler(model, tokenizer), options) as batcher:
+            yield SampledPolicy(choice.model, batcher, tokenizer, fitted), fitted
+
+
+def fit_context(prompt: PromptOptions, context: int | None, answer_tokens: int) -> PromptOptions:
+    """Prompt options whose budget leaves room for an answer in a context of so many tokens (None: unknown).
+
+    Raises UserError where the answer alone takes the whole context.
+    """
+    if context is None:
+        return prompt
+    room = context - answer_tokens
+    if room < 1:
+        raise UserError(
+            f"--answer-tokens {answer_tokens} leaves no room for a prompt in the model's context of {context} tokens"
+        )
+    return replace(prompt, max_prompt_tokens=min(room, prompt.max_prompt_tokens or room))
+
+
+def best_device() -> str:
+    """`cuda` where there is an accelerator, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _bad_test_patches(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:
+    """Tasks that could not be judged by what they bring, which must not count against the policy."""
+    bad = []
+    for name, task in tasks.items():
+        try:
+            patched_files(task.test_patch or "")
+        except ValueError as error:
+            bad.append((name, f"its test patch cannot be read: {error}"))
+    return bad
+
+
+def _check(choice: PolicyChoice, start: StartChoice) -> None:
+    if choice.model == EXPERT and choice.endpoint is None and not start.experts:
+        raise UserError("--model expert plays recorded actions: name the trajectories with --experts")
+    if start.rule.kind != "issue" and not start.experts:
+        raise UserError(f"--start {start.rule} begins at an expert's step: name the trajectories with --experts")
+    if start.snapshots is not None and start.rule.kind == "issue":
+        raise UserError("--snapshots are states of experts: they need --start step:K or last:N")
+
+
+def _absolute(model: str) -> str:
+    """A folder's full name, so that the same folder is known again; another model's name as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -1,0 +1,240 @@
+"""Many rollouts at once: a pool of sandboxes, one policy, and a folder that keeps each as it ends.
+
+Invariant: at most `workers` rollouts are live, each with one sandbox; whoever waits for the sampler holds no more than that.
+What the infrastructure ended is unfinished, never graded and never counted against the policy; the others go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from swe_srl.environments.docker import DockerSandbox, check_runtime, pool_of_containers, wait_for_daemon
+from swe_srl.environments.fidelity import Tested
+from swe_srl.environments.grading import can_grade, run_tests
+from swe_srl.environments.image import build_images
+from swe_srl.environments.reaper import connect_and_reap
+from swe_srl.environments.replay import final_patch
+from swe_srl.environments.run import progress_bar
+from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost, SandboxUnavailable
+from swe_srl.environments.shell import first_line
+from swe_srl.environments.task import Task
+from swe_srl.errors import UserError
+from swe_srl.rollouts.agent import FAULTS, Acted, AgentConfig, Policy, roll_out
+from swe_srl.rollouts.folder import RolloutFolder, digest
+from swe_srl.rollouts.guards import flags
+from swe_srl.rollouts.record import RolloutRecord, summary, with_record, without_tokens
+from swe_srl.rollouts.starts import Start
+from swe_srl.trajectories.model import Trajectory
+
+LIMITS = Limits(output_bytes=1024**2)
+"""Of a sandbox: a policy's observations are kept whole in its rollout, so that the cap on output is lower than a replay's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOptions:
+    """How rollouts are made."""
+
+    agent: AgentConfig
+    attempts: int = 1
+    """Rollouts from each start."""
+    workers: int = 4
+    """Rollouts that are live at a time."""
+    retries: int = 1
+    """How often one whose sandbox was lost is begun again."""
+    limits: Limits = LIMITS
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One rollout to make."""
+
+    id: str
+    task: Task
+    start: Start
+    attempt: int
+    image: str
+    key: str
+
+
+@dataclass(slots=True)
+class RolloutReport:
+    """What came of what was asked for."""
+
+    rollouts: list[Trajectory] = field(default_factory=list)
+    """Those that ended by themselves, by id, without their tokens: the folder has them."""
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """id and reason of what is unfinished."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `swe-srl rollout --json` prints."""
+        return {"rollouts": [summary(rollout) for rollout in self.rollouts], "failed": self.failed}
+
+
+def run_rollouts(
+    starts: Sequence[Start],
+    tasks: Mapping[str, Task],
+    policy: Policy,
+    out: Path,
+    settings: Mapping[str, Any],
+    options: RolloutOptions,
+    say: Callable[[str], None],
+) -> RolloutReport:
+    """Make what the folder `out` does not hold yet. Raises UserError where nothing can be begun.
+
+    settings: what decides the rollouts beside the options and the tasks, as JSON values.
+    """
+    client = connect_and_reap()
+    if options.limits.runtime:
+        check_runtime(client, options.limits.runtime)
+    report = RolloutReport()
+    needed = {start.trajectory.task_id: tasks[start.trajectory.task_id] for start in starts}
+    built, failed = build_images(client, list(needed.values()), say, options.workers)
+    report.failed += [{"id": name, "reason": reason} for name, reason in failed.items()]
+    images = {name: image.tag for name, image in built.items()}
+    decided = {**settings, "agent": options.agent.model_dump(), "limits": asdict(options.limits)}
+    jobs = [
+        _job(start, needed[start.trajectory.task_id], attempt, images[start.trajectory.task_id], decided)
+        for start in starts
+        if start.trajectory.task_id in images
+        for attempt in range(options.attempts)
+    ]
+    with RolloutFolder(out, decided, overwrite=options.overwrite) as folder:
+        done, waiting = _split(jobs, folder)
+        if done:
+            say(f"{len(done)} of {len(jobs)} rollouts are in {out} already; --overwrite begins anew")
+        report.rollouts += done
+        with progress_bar() as progress:
+            bar = progress.add_task("rolling out", total=len(waiting))
+            answered = progress.add_task("answers", total=None)
+
+            def keep(rollout: Trajectory, error: str | None) -> None:
+                progress.advance(bar)
+                if error is None:
+                    report.rollouts.append(without_tokens(rollout))
+                else:
+                    report.failed.append({"id": rollout.id, "reason": error})
+                try:
+                    folder.append(rollout)
+                except (OSError, ValueError) as failure:
+                    report.failed.append({"id": rollout.id, "reason": f"it could not be written to {out}: {failure}"})
+
+            _run_all(client, waiting, policy, options, lambda: progress.advance(answered), keep)
+    report.rollouts.sort(key=lambda rollout: rollout.id)
+    return report
+
+
+def _job(start: Start, task: Task, attempt: int, image: str, settings: Mapping[str, Any]) -> Job:
+    tests = [task.test_command, task.test_patch, task.fail_to_pass, task.pass_to_pass]
+    key = digest(settings, image, tests, start.to_json(), start.image, [turn.text for turn in start.trajectory.turns], attempt)
+    return Job(f"{start.trajectory.id}-rollout-{attempt}", task, start, attempt, image, key)
+
+
+def _split(jobs: Sequence[Job], folder: RolloutFolder) -> tuple[list[Trajectory], list[Job]]:
+    """What is there, and what is to be made. Raises UserError where what is there is of another state of its task."""
+    done, waiting = [], []
+    for job in jobs:
+        there = folder.finished.get(job.id)
+        if there is None:
+            waiting.append(job)
+        elif there.extra["rollout"]["key"] == job.key:
+            done.append(there)
+        else:
+            raise UserError(
+                f"{folder.path}: holds {job.id} made when its task, image or start was another; name another --out, or pass "
+                "--overwrite to start anew"
+            )
+    return done, waiting
+
+
+def _run_all(
+    client: docker.DockerClient,
+    jobs: Sequence[Job],
+    policy: Policy,
+    options: RolloutOptions,
+    on_answer: Callable[[], None],
+    on_done: Callable[[Trajectory, str | None], None],
+) -> None:
+    """Leaves no container behind, even on Ctrl-C. `on_done` is called in this thread as each rollout ends."""
+    stopping = threading.Event()
+
+    def one(job: Job) -> tuple[Trajectory, str | None]:
+        attempts = 1
+        made, error, lost = _make(client, job, policy, options, on_answer, attempts)
+        while lost and attempts <= options.retries and wait_for_daemon(client, stopping):
+            attempts += 1
+            made, error, lost = _make(client, job, policy, options, on_answer, attempts)
+        return made, error
+
+    with pool_of_containers(client, options.workers) as pool:
+        try:
+            for future in as_completed([pool.submit(one, job) for job in jobs]):
+                on_done(*future.result())
+        except BaseException:
+            stopping.set()
+            policy.close()
+            raise
+
+
+def _make(
+    client: docker.DockerClient, job: Job, policy: Policy, options: RolloutOptions, on_answer: Callable[[], None], attempts: int
+) -> tuple[Trajectory, str | None, bool]:
+    """One rollout with its outcome; what failed, if anything; whether that was the sandbox."""
+    started = time.monotonic()
+    acted = Acted(replace(job.start.trajectory, exit_status="sandbox_fault", model=policy.name), None, 0.0, 0.0)
+    tests, patch, exact, test_seconds, error, lost = None, None, None, 0.0, None, False
+    try:
+        with DockerSandbox.start(client, job.start.image or job.image, options.limits) as sandbox:
+            exact = job.start.prepare(sandbox)
+            acted = roll_out(policy, sandbox, job.start.trajectory, options.agent, on_answer)
+            error, lost = acted.error, acted.trajectory.exit_status == "sandbox_fault"
+            if acted.trajectory.exit_status not in FAULTS:
+                patch = final_patch(sandbox)
+                begun = time.monotonic()
+                tests = judge(sandbox, job.task)
+                test_seconds = time.monotonic() - begun
+    except (SandboxLost, SandboxUnavailable) as fault:
+        error, lost = str(fault), True
+    except UserError as fault:
+        error = str(fault)
+    except OSError as fault:
+        error = f"{fault.filename}: {fault.strerror}" if fault.filename else first_line(fault)
+    seconds = {"sampling": acted.sampling_seconds, "commands": acted.command_seconds, "tests": test_seconds}
+    ended = replace(acted.trajectory, id=job.id, submission=patch)
+    if error is not None and ended.exit_status not in FAULTS:
+        ended, tests = replace(ended, exit_status="sandbox_fault"), None
+    record = RolloutRecord(
+        key=job.key,
+        attempt=job.attempt,
+        start=job.start.to_json(exact),
+        seconds={name: round(value, 3) for name, value in {**seconds, "total": time.monotonic() - started}.items()},
+        tests=tests,
+        flags=flags(ended, patch, job.task),
+        error=error,
+        sandboxes=attempts,
+    )
+    return with_record(ended, record), error, lost
+
+
+def judge(sandbox: Sandbox, task: Task) -> Tested | None:
+    """What the task's tests say of the sandbox as it is; None where it names none to judge by.
+
+    Where the policy left a state in which they cannot be run (no repository, say) the task is not resolved. Raises SandboxLost
+    and SandboxUnavailable, which are not the policy's doing.
+    """
+    if not can_grade(task):
+        return None
+    try:
+        return Tested.of(run_tests(sandbox, task))
+    except SandboxUnavailable:
+        raise
+    except (UserError, OSError) as error:
+        return Tested.not_run(task, str(error), resolved=False)
