@@ -31,7 +31,7 @@ class Effect:
     """Exit status, where the scaffold shows one."""
     timed_out: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
-    """Files it wrote outside the repository, by path."""
+    """Files it wrote outside the repository, and those that the repository ignores, by path."""
     session: str = ""
     """Directory and variables it left, where the shell stays alive and they changed."""
     seconds: float = 0.0

@@ -47,10 +47,17 @@ _AFTER = f"""export GIT_INDEX_FILE={_INDEX}.index GIT_CONFIG_NOSYSTEM=1 GIT_CONF
 {_GIT} diff-index --cached --patch --unified=0 --no-color --no-ext-diff --no-textconv --no-renames --full-index {{tree}} 2>&1 |
 head -c {{most}}
 [ {{session}} -nt {_INDEX}.mark ] && printf '\\n%s %s\\n' {{token}} {{session}} && head -c 20000 {{session}}
-find /tmp /var/tmp /root /home -xdev -type f -newer {_INDEX}.mark -size -{{most}}c \\
-  ! -path '*/.cache/*' ! -path '*/__pycache__/*' ! -path '*/pytest-of-*' ! -path '*/.pytest_cache/*' 2>/dev/null |
-sort | head -n 50 |
+{{{{ find /tmp /var/tmp /root /home -xdev -type f {{new}}
+find . -xdev -type f {{new}} | {_GIT} check-ignore --stdin; }}}} 2>/dev/null | sort | head -n 50 |
 while IFS= read -r file; do printf '\\n%s %s\\n' {{token}} "$file"; head -c 20000 "$file"; done"""
+# Written since, and no cache that a program leaves by itself.
+_NEW = f"-newer {_INDEX}.mark ! -name '*.pyc' ! -name '.coverage*' " + " ".join(
+    f"! -path '*/{name}/*'"
+    for name in (
+        *(".cache", "__pycache__", "pytest-of-*", ".pytest_cache", ".hypothesis", ".mypy_cache", ".tox", ".venv", ".eggs"),
+        *("*.egg-info", "build", "node_modules", ".git"),
+    )
+)
 _MOST_CHARACTERS = 400_000
 _SCRIPT_SECONDS = 120.0
 
@@ -176,7 +183,7 @@ class Forks:
         seen = run_action(sandbox, scaffold, action, run)
         seconds = time.monotonic() - started
         token = secrets.token_hex(16)
-        script = _AFTER.format(tree=tree, token=token, most=_MOST_CHARACTERS, session=SESSION_FILE)
+        script = _AFTER.format(tree=tree, token=token, most=_MOST_CHARACTERS, session=SESSION_FILE, new=_NEW)
         after = sandbox.execute(script, timeout=_SCRIPT_SECONDS)
         patch, *outside = after.output.split(f"\n{token} ")
         files = dict(part.partition("\n")[::2] for part in outside)

@@ -31,7 +31,7 @@ from swe_srl.trajectories.model import Step, Trajectory, Turn
 ROOT = Path(__file__).parents[2]
 REPOSITORY = """set -e
 mkdir -p /testbed && cd /testbed && git init -q && git config user.name a && git config user.email a@b
-printf 'x = 1\\ny = 2\\nz = 3\\n' > a.py && printf 'notes\\n' > b.txt && echo '*.log' > .gitignore
+printf 'x = 1\\ny = 2\\nz = 3\\n' > a.py && printf 'notes\\n' > b.txt && printf '*.log\\n__pycache__\\n' > .gitignore
 git add -A && git commit -qm first"""
 
 
@@ -81,14 +81,14 @@ def test_what_an_action_changed_and_showed(forks: Forks, client: DockerClient) -
         "cat a.py; exit 3",
         "echo new > c.py",
         "echo note > /tmp/note",
-        "echo log > run.log",
+        "echo log > run.log; mkdir __pycache__; echo cached > __pycache__/a.pyc",
     )
     assert "-x = 1\n+x = 10\n" in edit.patch
     assert (edit.observation, edit.returncode) == ("done\n", 0)
     assert (read.patch, read.observation, read.returncode, read.wrote) == ("", "x = 1\ny = 2\nz = 3\n", 3, False)
     assert "+new\n" in new.patch
     assert (outside.patch, dict(outside.files)) == ("", {"/tmp/note": "note\n"})
-    assert not ignored.wrote
+    assert (ignored.patch, dict(ignored.files)) == ("", {"./run.log": "log\n"}), "caches of programs are not the action's"
     assert not client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={RUN_ID}"}), "no fork is left"
 
 
