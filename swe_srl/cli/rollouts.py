@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ Model = Annotated[
 RecipeFile = Annotated[
     Path | None, typer.Option(help="Prompt as this recipe does; of a run folder its own recipe is taken by default.")
 ]
+Engine = Annotated[Literal["transformers", "vllm"], typer.Option(help="What samples from a model.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")]
 AnswerTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens; a longer one is cut and invalid.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of sampling; which rollouts are sampled together depends on their timing.")]
@@ -54,6 +55,7 @@ def rollout(
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Rollouts from each start.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Rollouts, and sandboxes, that are live at a time.")] = 4,
+    engine: Engine = "transformers",
     temperature: Temperature = 1.0,
     answer_tokens: AnswerTokens = 1024,
     max_steps: Annotated[int, typer.Option(min=1, help="Answers after which a rollout ends.")] = 50,
@@ -87,7 +89,7 @@ def rollout(
         tasks,
         only,
         out,
-        PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds),
+        PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds, engine),
         prompt,
         StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
         RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite),
@@ -129,6 +131,7 @@ def evaluate_steps(
     model: Model,
     recipe: RecipeFile = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers a step.")] = 1,
+    engine: Engine = "transformers",
     temperature: Temperature = 0.0,
     answer_tokens: AnswerTokens = 512,
     max_steps: Annotated[int | None, typer.Option(min=1, help="This many steps at most, drawn with the seed.")] = None,
@@ -144,7 +147,7 @@ def evaluate_steps(
     from swe_srl.rollouts.step_command import StepChoice, evaluate_steps_command
 
     model, prompt = _model_and_prompt(model, recipe)
-    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed)
+    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed, engine)
     found = evaluate_steps_command(sources, choice, prompt, to, say)
     output(as_json, found.to_json(), lambda: step_tables(found.estimates(), found.parts()))
 

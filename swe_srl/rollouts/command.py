@@ -7,10 +7,12 @@ anything is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from swe_srl.config import SamplingSection
 from swe_srl.environments.grading import patched_files
 from swe_srl.environments.task import Task, load_tasks
 from swe_srl.errors import UserError
@@ -43,6 +45,8 @@ class PolicyChoice:
     seed: int = 0
     request_seconds: float = 300.0
     """To wait for an endpoint's answer."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples from a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def open_policy(
     choice: PolicyChoice, prompt: PromptOptions, experts: Sequence[Trajectory]
 ) -> Iterator[tuple[Policy, PromptOptions]]:
     """The policy, and the prompt options with the token budget that the model's context leaves."""
+    if choice.engine != "transformers" and (choice.endpoint is not None or choice.model == EXPERT):
+        raise UserError(f"--engine {choice.engine} samples from a model's folder or name: leave it out here")
     if choice.model == EXPERT and choice.endpoint is None:
         yield ScriptedPolicy(experts), prompt
     elif choice.endpoint is not None:
@@ -115,12 +121,15 @@ def open_policy(
         yield EndpointPolicy(endpoint, prompt), prompt
     else:
         from swe_srl.policy.model import load_policy
-        from swe_srl.policy.samplers.transformers import TransformersSampler
+        from swe_srl.policy.samplers.select import open_sampler
 
         model, tokenizer = load_policy(choice.model, device=best_device())
         fitted = fit_context(prompt, getattr(model.config, "max_position_embeddings", None), choice.answer_tokens)
         options = SamplingOptions(temperature=choice.temperature, max_tokens=choice.answer_tokens, seed=choice.seed)
-        with Batcher(TransformersSampler(model, tokenizer), options) as batcher:
+        with (
+            closing(open_sampler(SamplingSection(engine=choice.engine), model, tokenizer)) as sampler,
+            Batcher(sampler, options) as batcher,
+        ):
             yield SampledPolicy(choice.model, batcher, tokenizer, fitted), fitted
 
 

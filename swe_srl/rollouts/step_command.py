@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from swe_srl.config import SamplingSection
 from swe_srl.environments.run import progress_bar
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplingOptions
@@ -35,6 +37,8 @@ class StepChoice:
     max_steps: int | None = None
     """Evaluate this many steps at most, drawn with the seed."""
     seed: int = 0
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def evaluate_steps_command(
     sources: Sequence[str], choice: StepChoice, prompt: PromptOptions, to: Path | None, say: Callable[[str], None]
 ) -> StepReport:
     """Evaluate a model on every step of the sources. Raises UserError where there is none."""
-    from swe_srl.policy.samplers.transformers import TransformersSampler
+    from swe_srl.policy.samplers.select import open_sampler
 
     if choice.samples > 1 and choice.temperature == 0:
         raise UserError("--samples above 1 need --temperature above 0: greedy answers do not differ")
@@ -78,11 +82,12 @@ def evaluate_steps_command(
     model, tokenizer = load_policy(choice.model, device=best_device())
     fitted = fit_context(prompt, getattr(model.config, "max_position_embeddings", None), choice.answer_tokens)
     options = SamplingOptions(choice.samples, choice.temperature, choice.answer_tokens, seed=choice.seed)
-    with progress_bar() as progress:
+    sampling = SamplingSection(engine=choice.engine)
+    with closing(open_sampler(sampling, model, tokenizer)) as sampler, progress_bar() as progress:
         bar = progress.add_task("evaluating steps", total=len(steps))
         whole = evaluate_steps(
             steps,
-            TransformersSampler(model, tokenizer),
+            sampler,
             tokenizer,
             lambda step: get_scaffold(step.trajectory.scaffold).tools,
             fitted,

@@ -199,3 +199,12 @@ def test_the_policy_that_a_choice_names() -> None:
         assert (policy.name, fitted) == ("q", PromptOptions())
     with open_policy(PolicyChoice("expert"), PromptOptions(), []) as (policy, _):
         assert policy.name == "expert"
+
+
+@pytest.mark.parametrize(
+    "choice", [PolicyChoice("q", "http://localhost/v1", engine="vllm"), PolicyChoice("expert", engine="vllm")]
+)
+def test_an_engine_without_a_model_to_sample_from_is_refused(choice: PolicyChoice) -> None:
+    refused = pytest.raises(UserError, match="--engine vllm samples from a model's folder or name")
+    with refused, open_policy(choice, PromptOptions(), []):
+        pass
