@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="tokens_per_microbatch of the tree and of separate sequences.")
     parser.add_argument("--repeats", type=int, default=1, help="Updates a case; the fastest is reported.")
     parser.add_argument("--only", choices=("updates", "growth", "end-to-end"), help="One section alone.")
+    parser.add_argument("--model", choices=tuple(UPDATES), help="The updates of one model alone.")
     parser.add_argument("--quick", action="store_true", help="Smaller cases: under five minutes.")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", nargs=3, metavar=("WAY", "CASE", "RESULT"), help=argparse.SUPPRESS)
@@ -74,6 +75,8 @@ def _sections(options: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
 
 def _updates(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     for model, shape in (QUICK_UPDATES if options.quick else UPDATES).items():
+        if options.model not in (None, model):
+            continue
         rows = [_case(way, model, shape, options, folder) for way in WAYS if way != WAYS[0] or options.peer_python]
         norms = [row["grad norm"] for row in rows]
         if not all(math.isclose(norm, norms[0], rel_tol=1e-3) for norm in norms):
