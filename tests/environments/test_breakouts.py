@@ -277,7 +277,8 @@ def test_the_next_command_runs_after(sandbox: DockerSandbox, attack: str, monkey
     monkeypatch.setattr("swe_srl.environments.docker._GRACE_SECONDS", 1.0)
     sandbox.execute("cd /usr; export KEPT=1", timeout=20, session=True)
     sandbox.execute(attack, timeout=2)
-    sandbox.execute("true", timeout=2)  # may be the one whose request was stolen
+    # One of these may have its request stolen: the thief goes with the shell from which it stole.
+    all(sandbox.execute("true", timeout=2).returncode == 0 for _ in range(12))
     result = sandbox.execute("echo usable; exit 3", timeout=20)
     assert (result.output.splitlines()[-1], result.returncode) == ("usable", 3)
     assert sandbox.execute("echo $PWD $KEPT", timeout=20, session=True).output.endswith("/usr 1\n")
