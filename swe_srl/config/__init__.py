@@ -1,0 +1,39 @@
+"""The one typed configuration of a run: a file a part, all of it importable from here.
+
+Invariant: nothing here imports torch. Paths in a recipe are relative to the current working directory, not to the recipe's
+file.
+"""
+
+from swe_srl.config.data import DataSection, DifficultySection, PromptSection
+from swe_srl.config.model import LoraSection, ModelSection
+from swe_srl.config.recipe import Recipe
+from swe_srl.config.rewards import EffectReward, FunctionalReward, RewardPart, RewardsSection, SimilarityReward
+from swe_srl.config.run import CheckpointSection, EvaluationSection, Figure, TrackingSection
+from swe_srl.config.sampling import SamplingSection, VllmSection
+from swe_srl.config.section import Section
+from swe_srl.config.stages import SftStage, SrlStage, Stage, StageSection
+
+__all__ = [
+    "CheckpointSection",
+    "DataSection",
+    "DifficultySection",
+    "EffectReward",
+    "EvaluationSection",
+    "Figure",
+    "FunctionalReward",
+    "LoraSection",
+    "ModelSection",
+    "PromptSection",
+    "Recipe",
+    "RewardPart",
+    "RewardsSection",
+    "SamplingSection",
+    "Section",
+    "SftStage",
+    "SimilarityReward",
+    "SrlStage",
+    "Stage",
+    "StageSection",
+    "TrackingSection",
+    "VllmSection",
+]
