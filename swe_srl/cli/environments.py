@@ -162,7 +162,7 @@ def replay(
     runtime: Annotated[str | None, typer.Option(help="Container runtime, such as runsc (gVisor) or kata-runtime.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Begin anew; otherwise what the run folder holds is not run again.")] = False,
     cluster: ClusterName = "local",
-    images: Images = "build",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
     """Re-execute trajectories in containers and compare every observation with the recorded one.
@@ -177,10 +177,12 @@ def replay(
 
     if fresh_tests and not tests:
         raise UserError("--fresh-tests says how tests are run, and --no-tests that they are not: leave one out")
+    if images is not None and cluster == "local":
+        raise UserError("--images is about the nodes of a cluster: add --cluster")
     required = parse_requirement(require) if require else None
     limits = Limits(runtime=runtime)
     options = ReplayOptions(
-        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, Shipping.parse(images)
+        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, Shipping.parse(images or "build")
     )
     report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, say, options)
     output(as_json, report.to_json(), lambda: replay_tables(report.to_json()))

@@ -17,12 +17,16 @@ Workers = Annotated[int, typer.Option(min=1, help="How many to work on at a time
 ClusterName = Annotated[
     str,
     typer.Option(
-        "--cluster", help="Where sandboxes run: local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT."
+        "--cluster",
+        help="Where sandboxes run: local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT. How many at a time, "
+        "nodes say themselves; --workers then is of images built here.",
     ),
 ]
 Images = Annotated[
-    str,
-    typer.Option(help="How a cluster's nodes get images: build, registry:HOST/PATH, or folder:PATH that all of them share."),
+    str | None,
+    typer.Option(
+        help="How a cluster's nodes get images: build (the default), registry:HOST/PATH, or folder:PATH that all of them share."
+    ),
 ]
 
 

@@ -24,6 +24,7 @@ from docker.transport import UnixHTTPAdapter
 from docker.types import LogConfig, Ulimit
 from requests.exceptions import RequestException
 
+from swe_srl.cluster.local import threads
 from swe_srl.environments.disk import disk_guard
 from swe_srl.environments.ending import ended_from_inside
 from swe_srl.environments.podman import commit
@@ -139,23 +140,9 @@ def wait_for_daemon(client: docker.DockerClient, stopping: threading.Event, seco
     return False
 
 
-@contextlib.contextmanager
-def pool_of_containers(client: docker.DockerClient, workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each drive a container. Left by an error or Ctrl-C, it removes every container of this process."""
-    pool = ThreadPoolExecutor(max_workers=max(1, workers))
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        ending = threading.Thread(target=pool.shutdown, daemon=True)
-        ending.start()
-        # Until every thread has ended: one that was starting a container would otherwise run its work to the end.
-        while ending.is_alive():
-            remove_containers_of_this_run(client)
-            ending.join(0.2)
-        remove_containers_of_this_run(client)
-        raise
-    pool.shutdown(wait=True)
+def pool_of_containers(client: docker.DockerClient, workers: int) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
+    """Threads that each drive a container. Left by an error or Ctrl-C, every container of this process is removed."""
+    return threads(workers, functools.partial(remove_containers_of_this_run, client))
 
 
 def remove_containers_of_this_run(client: docker.DockerClient) -> None:

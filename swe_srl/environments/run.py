@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from swe_srl.cluster.base import Cluster
 from swe_srl.cluster.select import open_cluster
 from swe_srl.environments.docker import check_runtime
 from swe_srl.environments.fidelity import TrajectoryReplay
@@ -102,7 +103,8 @@ def replay_command(
     if not matched:
         reasons = "; ".join(f"{item['id']}: {item['reason']}" for item in report.failed[:3]) or "no trajectory was found"
         raise UserError(f"nothing to replay: {reasons}")
-    _replay_matched(report, matched, tasks.tasks, out, say, options)
+    with open_cluster(options.cluster, options.workers, say) as cluster:
+        _replay_matched(report, matched, tasks.tasks, out, say, options, cluster)
     return report
 
 
@@ -131,6 +133,7 @@ def _replay_matched(
     out: Path,
     say: Callable[[str], None],
     options: ReplayOptions,
+    cluster: Cluster,
 ) -> None:
     client = connect_and_reap()
     if options.limits.runtime:
@@ -184,10 +187,7 @@ def _replay_matched(
                 client,
                 snapshots,
             )
-            with open_cluster(options.cluster, options.workers, say) as cluster:
-                replay_all(
-                    work, [run for run, _ in waiting], cluster, on_step=lambda: progress.advance(bar), on_done=keep
-                )
+            replay_all(work, [run for run, _ in waiting], cluster, on_step=lambda: progress.advance(bar), on_done=keep)
     done.sort(key=lambda pair: pair[0].id)
     for _, replay in done:
         report.add(replay)

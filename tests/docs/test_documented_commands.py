@@ -207,7 +207,7 @@ def unknown_to_the_cli(arguments: list[str]) -> str | None:
         ("python benchmarks/none.py", "no benchmarks/none.py"),
         ("python benchmarks/fidelity.py --worker 2", "benchmarks/fidelity.py has no --worker"),
         ("python -m pytest tests/none -n 2", "no tests/none"),
-        ("python -m pytest tests/test_cli.py -k nothing_of_the_kind", "no nothing_of_the_kind"),
+        ("python -m pytest tests/cli/test_command_line.py -k nothing_of_the_kind", "no nothing_of_the_kind"),
         ("torchrun --nproc-per-node 2 -m swe_srl.cli train --resum runs/a", "no option --resum"),
         ("A=1 true && swe-srl doctor --jsn", "no option --jsn"),
     ],
