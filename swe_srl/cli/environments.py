@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from swe_srl.cli.options import ClusterName, Images, Json, Tasks, Workers
+from swe_srl.cli.options import ClusterName, Images, Json, Tasks, Workers, shipping
 from swe_srl.cli.output import exit_unless, output, report_failures, say, table_of
 from swe_srl.errors import UserError
 
@@ -172,17 +172,14 @@ def replay(
     from swe_srl.environments.marks import parse_requirement
     from swe_srl.environments.run import ReplayOptions, replay_command
     from swe_srl.environments.sandbox import Limits
-    from swe_srl.environments.shipping import Shipping
     from swe_srl.report.replays import replay_tables
 
     if fresh_tests and not tests:
         raise UserError("--fresh-tests says how tests are run, and --no-tests that they are not: leave one out")
-    if images is not None and cluster == "local":
-        raise UserError("--images is about the nodes of a cluster: add --cluster")
     required = parse_requirement(require) if require else None
     limits = Limits(runtime=runtime)
     options = ReplayOptions(
-        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, Shipping.parse(images or "build")
+        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, shipping(images, cluster)
     )
     report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, say, options)
     output(as_json, report.to_json(), lambda: replay_tables(report.to_json()))

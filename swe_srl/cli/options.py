@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from swe_srl.errors import UserError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Tasks = Annotated[
     list[Path], typer.Option("--tasks", help="A task.toml, a folder that holds some, or a .jsonl file. Repeatable.")
@@ -28,6 +30,15 @@ Images = Annotated[
         help="How a cluster's nodes get images: build (the default), registry:HOST/PATH, or folder:PATH that all of them share."
     ),
 ]
+
+
+def shipping(images: str | None, cluster: str) -> Any:
+    """What --images and --cluster say together. Raises UserError where they do not go together."""
+    from swe_srl.environments.shipping import Shipping
+
+    if images is not None and cluster == "local":
+        raise UserError("--images is about the nodes of a cluster: add --cluster")
+    return Shipping.parse(images or "build")
 
 
 def with_quiet(command: Any, option: Any = None) -> Any:

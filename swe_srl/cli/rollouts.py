@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from swe_srl.cli.options import Json, Sources
+from swe_srl.cli.options import ClusterName, Images, Json, Sources, shipping
 from swe_srl.cli.output import output, report_failures, say
 from swe_srl.errors import UserError
 
@@ -76,7 +76,8 @@ def rollout(
         list[str] | None, typer.Option(help="Trajectory files, folders or globs to begin at steps of. Repeatable.")
     ] = None,
     snapshots: Annotated[
-        Path | None, typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again.")
+        Path | None,
+        typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again where one is kept."),
     ] = None,
     attempts: Attempts = 1,
     workers: LiveRollouts = 4,
@@ -93,11 +94,15 @@ def rollout(
     reruns: Reruns = 1,
     runtime: Runtime = None,
     overwrite: Overwrite = False,
+    cluster: ClusterName = "local",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
     """Let a policy solve tasks alone in sandboxes, and run their tests on what it leaves.
 
     Example: swe-srl rollout environments --model runs/quickstart --out runs/rollouts
+
+    On several machines: swe-srl rollout my-tasks --model runs/quickstart --cluster ray://head:10001 --images folder:/nfs/images
     """
     from dataclasses import replace
 
@@ -107,6 +112,7 @@ def rollout(
     from swe_srl.rollouts.run import LIMITS, RolloutOptions
     from swe_srl.rollouts.starts import parse_start
 
+    where = (cluster, shipping(images, cluster))
     model, prompt = _model_and_prompt(model, recipe)
     agent = AgentConfig(
         max_steps=max_steps, max_tokens=max_tokens, max_seconds=max_seconds, max_format_errors=max_format_errors
@@ -119,7 +125,7 @@ def rollout(
         PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds, engine),
         prompt,
         StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
-        RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns),
+        RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns, *where),
         say,
         test_command,
     )

@@ -1,11 +1,12 @@
 """Objects that live in a process of their own on one node of a Ray cluster, and are called from anywhere in it.
 
 Invariant: an object is made once. Where its process or its node is gone, so is what it held, and every call says so with
-`PlaceLost`; nothing is made again behind the caller's back. Every wait has a limit, and says what it waited for.
+`PlaceLost`; it is made again only where whoever placed it said so. Every wait has a limit, and says what it waited for.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Placed:
     name: str
     """What it is called in messages."""
     node: str
-    """Id of its node."""
+    """Id of the node that it was placed on."""
     seconds: float
     """How long a call may take that names no time-out."""
     _actor: Any
@@ -66,15 +67,17 @@ def place(
     concurrency: int,
     node: str | None,
     seconds: float,
+    restarts: int,
     patience: float,
     say: Callable[[str], None],
 ) -> Placed:
     """See `RayCluster.place`. What none of the nodes could ever take is not noticed here."""
     name = getattr(make, "__name__", type(make).__name__)
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_concurrency": concurrency}
+    options |= {"max_restarts": restarts, "max_task_retries": restarts}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
-    actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Holder).remote(swe_srl.__version__)
+    actor: Any = ray.remote(**options)(_Holder).remote(make, swe_srl.__version__)
     try:
         begun = actor.node.remote()
         if not ray.wait([begun], timeout=min(_PACE_SECONDS, patience))[0]:
@@ -82,7 +85,7 @@ def place(
         if not ray.wait([begun], timeout=patience)[0]:
             raise UserError(f"{name} needs {gpus:g} GPU and {cpus:g} CPU, which no node had free within {patience:g} s")
         there = str(_result(begun, _PACE_SECONDS, f"the node of {name}"))
-        made = _result(actor.make.remote(make), seconds, f"{name} to be made on node {there[:8]}")
+        made = _result(actor.kind.remote(), seconds, f"{name} to be made on node {there[:8]}")
     except RayError as error:
         raise PlaceLost(f"{name}: {_reason(error)}") from error
     except BaseException:
@@ -94,8 +97,10 @@ def place(
 class _Holder:
     """A process that holds one object."""
 
-    def __init__(self, version: str) -> None:
-        self._version = version
+    def __init__(self, make: Callable[[], Any], version: str) -> None:
+        self._make, self._version = make, version
+        self._made: Any = None
+        self._making = threading.Lock()
 
     def node(self) -> str:
         here = str(ray.get_runtime_context().get_node_id())
@@ -103,14 +108,20 @@ class _Holder:
             raise UserError(f"node {here} runs swe-srl {swe_srl.__version__}, this is {self._version}; install the same on all")
         return here
 
-    def make(self, make: Callable[[], Any]) -> str:
-        self._made = make()
-        return type(self._made).__name__
+    def kind(self) -> str:
+        return type(self._object()).__name__
 
     def call(self, method: str, args: Any, kwargs: Any) -> Any:
-        if method == "close" and not hasattr(self._made, "close"):
+        if method == "close" and not hasattr(self._object(), "close"):
             return None
-        return getattr(self._made, method)(*args, **kwargs)
+        return getattr(self._object(), method)(*args, **kwargs)
+
+    def _object(self) -> Any:
+        """Made when it is first asked for, so that what making it raises is an answer and not the end of the process."""
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 def _result(ref: Any, seconds: float, what: str) -> Any:

@@ -96,16 +96,26 @@ class RayCluster:
         concurrency: int = 1,
         seconds: float = 3600.0,
         node: str | None = None,
+        restarts: int = 0,
     ) -> Placed:
         """What a picklable function makes, in a process of its own on a node that has so much free. It stays until closed.
 
         concurrency: calls that it takes at a time, in threads; the others wait.
         seconds: that making it may take, and each call that names no time-out.
         node: id of the one that is preferred where it has room.
+        restarts: how often it is made again where its process or node is lost, and what was called then is called again.
         Raises what `make` raises; UserError where no node has the room; PlaceLost where its process ends; TimeoutError.
         """
         self._wait_for_room(lambda _: {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value})
-        return place(make, cpus, gpus, concurrency, node, seconds, self._patience, self._say)
+        return place(make, cpus, gpus, concurrency, node, seconds, restarts, self._patience, self._say)
+
+    def here(self) -> str:
+        """Id of the node of this process; of the head, where the cluster was joined through its client port."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def most(self, resource: str) -> float:
+        """The most that one node has of a resource, by Ray's name of it."""
+        return max((float(node["Resources"].get(resource, 0.0)) for node in _alive()), default=0.0)
 
     def status(self, look: Callable[[], Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A row a node: its resources, and what `look` finds there (only `error` where it fails)."""
@@ -139,7 +149,9 @@ class RayCluster:
     def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any], homes: Mapping[str, str]) -> Any:
         chosen = dict(options)
         home = homes.get(job.image) if job.image is not None else None
-        if home is not None:
+        if job.node is not None:
+            chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(job.node, soft=True)
+        elif home is not None:
             chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=True, _spill_on_unavailable=True)
         return _task.options(name=job.name, **chosen).remote(shared, job.payload, swe_srl.__version__)
 
@@ -176,7 +188,7 @@ class RayCluster:
             self._say(f"{len(late)} nodes have not cleaned up; what runs there is removed by the next run")
 
     def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> dict[str, Result | Exception]:
-        """Node id → what a picklable call returns there, or why it does not within so many seconds."""
+        """See `Cluster.on_every_node`; a node's name is its id."""
         asked = {
             _on_node.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(call): str(
                 node["NodeID"]

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import ray
+from docker import DockerClient
 from ray.cluster_utils import Cluster as Nodes
+from second_daemon import Daemon
+from two_machines import TwoMachines
 
 from swe_srl.cluster.ray import RayCluster
 
@@ -36,3 +39,11 @@ def nodes() -> Iterator[Nodes]:
 def cluster(nodes: Nodes) -> Iterator[RayCluster]:
     with RayCluster(None, print, patience=20.0) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def machines(other_daemon: tuple[Daemon, DockerClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoMachines]:
+    made = TwoMachines(other_daemon[0], tmp_path_factory.mktemp("cache"))
+    yield made
+    ray.shutdown()
+    made.nodes.shutdown()
