@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from process import forget_peak, memory
 from tables import print_table
 
 from swe_srl.config import EffectReward
@@ -188,13 +188,14 @@ def _worst(name: str, size: str, how: str) -> dict[str, Any]:
     expert, sample = texts[name]
     similarity("a", "b")
     functional(_bash("a"), _bash("b"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = memory("VmRSS")
     if how == "functional":
         _, seconds = _timed(lambda: functional(_bash(expert), _bash(sample)))
     else:
         _, seconds = _timed(lambda: similarity(expert, sample, cap=CAP if how.startswith("cap") else None))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"s": round(seconds, 3), "peak MB": round(peak / 1024, 1)}
+    peak = memory("VmHWM") - before
+    return {"s": round(seconds, 3), "peak MB": round(peak / 1e6, 1)}
 
 
 def _bash(command: str) -> Action:
