@@ -49,24 +49,37 @@ def env_build(
     tasks: Tasks,
     only: Annotated[list[str] | None, typer.Option("--task", help="Build only this task. Repeatable.")] = None,
     workers: Workers = 2,
+    cluster: ClusterName = "local",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
-    """Build the images of tasks; an image that exists is not built again.
+    """Build the images of tasks; an image that exists is not built again. Every node of a cluster has them afterwards.
 
     Example: swe-srl env build --tasks environments
+
+    For several machines: swe-srl env build --tasks my-tasks --cluster ray://head:10001 --images registry:HOST:5000/agents
     """
+    from swe_srl.cluster.select import open_cluster
     from swe_srl.environments.image import build_images
     from swe_srl.environments.reaper import connect_and_reap
+    from swe_srl.environments.spreading import spread_images
 
-    found = _tasks(tasks)
+    found, way = _tasks(tasks), shipping(images, cluster)
     wanted = _select(found.tasks, only)
-    built, failed = build_images(connect_and_reap(), wanted, say, workers)
-    rows = [
-        {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
-        for image in built.values()
-    ]
-    reasons = [{"task": name, "reason": reason} for name, reason in failed.items()]
-    reasons += [{"task": origin, "reason": reason} for origin, reason in found.bad]
+    with open_cluster(cluster, workers, say) as nodes:
+        client = connect_and_reap()
+        built, failed = build_images(client, wanted, say, workers)
+        rows: list[dict[str, Any]] = [
+            {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
+            for image in built.values()
+        ]
+        reasons = [{"task": name, "reason": reason} for name, reason in failed.items()]
+        reasons += [{"task": origin, "reason": reason} for origin, reason in found.bad]
+        if cluster != "local":
+            tags = {name: image.tag for name, image in built.items()}
+            had, missing = spread_images(nodes, client, tags, found.tasks, way, say)
+            rows = [{**row, "nodes": had[row["task"]]} for row in rows]
+            reasons += missing
     output(as_json, {"images": rows, "failed": reasons}, lambda: table_of(rows))
     report_failures(reasons, "task")
 

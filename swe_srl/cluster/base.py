@@ -82,6 +82,10 @@ class Cluster(Protocol):
         """
         ...
 
+    def nodes_for(self, needs: Needs) -> list[str]:
+        """The nodes that could take such a job."""
+        ...
+
     def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> Mapping[str, Result | Exception]:
         """Node → what a picklable call returns there, or why it does not within so many seconds."""
         ...

@@ -187,6 +187,12 @@ class RayCluster:
         if late:
             self._say(f"{len(late)} nodes have not cleaned up; what runs there is removed by the next run")
 
+    def nodes_for(self, needs: Needs) -> list[str]:
+        """See `Cluster.nodes_for`."""
+        nodes = _alive()
+        wanted = _wanted(needs, nodes)
+        return [str(node["NodeID"]) for node in nodes if _fitting(node["Resources"], wanted)]
+
     def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> dict[str, Result | Exception]:
         """See `Cluster.on_every_node`; a node's name is its id."""
         asked = {

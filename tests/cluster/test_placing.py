@@ -105,6 +105,14 @@ def test_a_killed_process_is_lost_to_whoever_calls_or_waits(cluster: RayCluster)
     assert str(pickle.loads(pickle.dumps(lost[0]))) == str(lost[0])
 
 
+def test_what_may_be_made_again_is_and_the_call_under_way_with_it(cluster: RayCluster, tmp_path: Path) -> None:
+    placed = cluster.place(partial(Counting, 5), restarts=1)
+    placed.call("add", 1)
+
+    assert placed.call("kill_once", tmp_path / "killed", timeout=60) == 5, "what it held is gone"
+    placed.close()
+
+
 def test_what_has_no_room_says_so_and_what_is_placed_on_a_lost_node_is_lost(nodes: Nodes, cluster: RayCluster) -> None:
     impatient = RayCluster(None, print, patience=0.5)
     with pytest.raises(UserError, match=r"needs 1 CPU, 3 GPU: .* has .*2 CPU"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +23,16 @@ from swe_srl.environments.replaying import ReplayWork, replay_all
 from swe_srl.environments.shipping import Shipping, send_image
 from swe_srl.environments.snapshots import FILE as SNAPSHOTS
 from swe_srl.environments.snapshots import SnapshotMap, read_map
+from swe_srl.environments.spreading import spread_images
 from swe_srl.environments.task import load_tasks
+from swe_srl.policy.prompts import PromptOptions
 from swe_srl.rollouts.agent import AgentConfig
+from swe_srl.rollouts.command import PolicyChoice, StartChoice, rollout_command
 from swe_srl.rollouts.folder import ROLLOUTS
 from swe_srl.rollouts.policies import ScriptedPolicy
 from swe_srl.rollouts.record import read_record
 from swe_srl.rollouts.run import RolloutOptions, RolloutReport, run_rollouts
-from swe_srl.rollouts.starts import Start, parse_start, starts
+from swe_srl.rollouts.starts import Start, StartRule, parse_start, starts
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Trajectory, Turn
@@ -36,7 +40,8 @@ from swe_srl.trajectories.model import Trajectory, Turn
 pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).parents[2]
 NAME = "ttlbox-expiry-edge"
-TASKS = load_tasks([ROOT / "environments" / NAME]).tasks
+TASK = ROOT / "environments" / NAME
+TASKS = load_tasks([TASK]).tasks
 [EXPERT] = load([ROOT / f"trajectories/{NAME}.jsonl"])
 STEPS = list(EXPERT.steps())
 SLOW = Turn("agent", "", "x", Action((ToolCall("bash", {"command": "sleep 2"}),)), Observation("OBSERVATION:\n", ""))
@@ -162,6 +167,47 @@ def test_what_a_lost_machine_had_is_done_again_and_what_was_finished_is_kept(
     assert [run.id for run in report.rollouts] == [f"{NAME}-rollout-{n}" for n in range(7)]
     assert written.read_bytes().startswith(finished), "what was finished is not made again"
     assert written.read_bytes().count(b"\n") == 7
+
+
+@pytest.mark.usefixtures("machines")
+def test_a_model_on_one_node_answers_the_rollouts_of_all(
+    client: DockerClient, tiny_model: Path, shipping: Shipping, tmp_path: Path
+) -> None:
+    choice = PolicyChoice(str(tiny_model), temperature=0.0, answer_tokens=6)
+    prompt = PromptOptions(tool_descriptions=False, max_prompt_tokens=1000)
+    drawn = {}
+    for where in ("local", "ray"):
+        agent = AgentConfig(max_steps=3, max_format_errors=4)
+        options = RolloutOptions(agent, attempts=3, workers=2, cluster=where, shipping=shipping)
+        start = StartChoice(StartRule("issue"))
+        report = rollout_command([TASK], None, tmp_path / where, choice, prompt, start, options, print)
+        assert (report.failed, [run.exit_status for run in report.rollouts]) == ([], ["steps"] * 3)
+        runs = sorted(load([tmp_path / where / ROLLOUTS]), key=lambda run: run.id)
+        sampled = [(turn.text, turn.sampled) for run in runs for turn in run.turns if turn.sampled]
+        drawn[where] = [(text, each.prompt_ids, each.token_ids, len(each.logprobs)) for text, each in sampled]
+    assert len(drawn["local"]) == 9
+    assert drawn["ray"] == drawn["local"]
+
+
+@pytest.mark.usefixtures("machines")
+def test_every_node_that_takes_sandboxes_has_the_images_afterwards(
+    client: DockerClient, other_daemon: tuple[Daemon, DockerClient], tmp_path: Path
+) -> None:
+    other, way = other_daemon[1], Shipping.parse(f"folder:{tmp_path}")
+    tag, new = build_image(client, TASKS[NAME]).tag, "swe-srl/task:spread"
+    client.images.get(tag).tag(new)
+    damaged = Shipping("folder", str(tmp_path / "damaged"))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "swe-srl-task-spread.tar").write_bytes(b"no archive")
+    try:
+        with RayCluster(None, print) as cluster:
+            had, failed = spread_images(cluster, client, {NAME: new}, TASKS, damaged, print)
+            assert (had, [failure["task"] for failure in failed]) == ({NAME: 1}, [NAME]), "this machine has it already"
+            assert re.match(r"node \w{8}: loading .*swe-srl-task-spread\.tar", failed[0]["reason"])
+            assert spread_images(cluster, client, {NAME: new}, TASKS, way, print) == ({NAME: 2}, [])
+        assert other.images.get(new).id == client.images.get(tag).id
+    finally:
+        remove_image(client, new)
 
 
 def _until(true: Callable[[], object]) -> None:

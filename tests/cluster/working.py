@@ -89,6 +89,13 @@ class Counting:
     def refuse(self, what: str) -> None:
         raise ValueError(f"no {what} is taken")
 
+    def kill_once(self, noting: Path) -> int:
+        """The process ends without a word the first time; afterwards where the count is."""
+        if not noting.exists():
+            noting.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.at
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
