@@ -40,6 +40,8 @@ class RayCluster:
         Raises UserError where no cluster answers.
         """
         self._say, self._patience = say, patience
+        self._homes: dict[str, str] = {}
+        """Image → the node that a job of it ended on last."""
         self._joined = not ray.is_initialized()
         if self._joined:
             try:
@@ -60,7 +62,6 @@ class RayCluster:
         """
         waiting = iter(jobs)
         running: dict[Any, Job[Payload]] = {}
-        homes: dict[str, str] = {}
         shared = ray.put(work)
         options = _options(needs)
         moved = time.monotonic()
@@ -68,7 +69,7 @@ class RayCluster:
             while True:
                 room = self._wait_for_room(needs)
                 while len(running) < room and (job := next(waiting, None)) is not None:
-                    running[self._submit(job, shared, options, homes)] = job
+                    running[self._submit(job, shared, options)] = job
                 if not running:
                     return
                 ended, _ = ray.wait(list(running), num_returns=1, timeout=_PACE_SECONDS)
@@ -76,7 +77,7 @@ class RayCluster:
                     moved = time.monotonic()
                     done = _fetch(running.pop(ended[0]), ended[0])
                     if done.job.image is not None and done.error is None:
-                        homes[done.job.image] = done.node
+                        self._homes[done.job.image] = done.node
                     yield done
                 elif time.monotonic() - moved > self._patience:
                     moved = time.monotonic()
@@ -115,9 +116,9 @@ class RayCluster:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any], homes: Mapping[str, str]) -> Any:
+    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any]) -> Any:
         chosen = dict(options)
-        home = homes.get(job.image) if job.image is not None else None
+        home = self._homes.get(job.image) if job.image is not None else None
         if home is not None:
             chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=True, _spill_on_unavailable=True)
         return _task.options(name=job.name, **chosen).remote(shared, job.payload, swe_srl.__version__)
