@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tables import print_table
+
 from swe_srl.config import EffectReward
 from swe_srl.policy.format import parse_answer
 from swe_srl.rewards import functional, similarity
@@ -71,7 +73,7 @@ def main() -> None:
         print(json.dumps(report))
         return
     for title, rows in report.items():
-        _print(title, rows)
+        print_table(title, rows)
 
 
 def beside_difflib(pairs: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, Any]]:
@@ -203,16 +205,6 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     begun = time.perf_counter()
     found = work()
     return found, time.perf_counter() - begun
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 if __name__ == "__main__":

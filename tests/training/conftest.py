@@ -1,4 +1,4 @@
-"""A tiny random Llama and a byte-level tokenizer, built offline, and hand-made trajectories."""
+"""A tiny random Llama and a byte-level tokenizer, built offline, and a recipe that trains it on hand-made trajectories."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from hand_made import trajectory
+from scripted import ScriptedSampler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from swe_srl.config import Recipe
+from swe_srl.recipes import load_recipe
+from swe_srl.training import trainer
+from swe_srl.trajectories.storage import write_jsonl
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -62,3 +69,42 @@ def policy_folder(tmp_path: Path) -> Path:
     tiny_llama(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def recipe(policy_folder: Path, tmp_path: Path) -> Recipe:
+    runs = [trajectory("a", "lib-1", ["ls", "ls"]), trajectory("b", "lib-2", ["ls"]), trajectory("c", "held-1", ["ls", "ls"])]
+    write_jsonl(tmp_path / "runs.jsonl", runs)
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"""
+seed = 5
+[model]
+name = "{policy_folder}"
+device = "cpu"
+[data]
+train = ["{tmp_path / "runs.jsonl"}"]
+hold_out_tasks = ["held-*"]
+[sampling]
+samples = 3
+max_tokens = 8
+[[stages]]
+objective = "sft"
+updates = 2
+steps_per_update = 2
+lr = 1e-3
+[[stages]]
+objective = "srl"
+updates = 2
+steps_per_update = 2
+lr = 1e-3
+max_refills = 1
+""")
+    return load_recipe(path)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedSampler]:
+    monkeypatch.setattr(trainer, "open_sampler", lambda sampling, model, tokenizer: ScriptedSampler(model, tokenizer))
+    monkeypatch.setattr(ScriptedSampler, "script", [])
+    monkeypatch.setattr(ScriptedSampler, "asked", [])
+    return ScriptedSampler
