@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import swe_srl
 from swe_srl.cluster.base import ONE_CPU, Done, Job, Needs, Payload, Result, Work
+from swe_srl.cluster.placing import Placed, place
 from swe_srl.errors import UserError
 
 CONTAINERS = "containers"
@@ -67,7 +68,7 @@ class RayCluster:
         moved = time.monotonic()
         try:
             while True:
-                room = self._wait_for_room(needs)
+                room = self._wait_for_room(lambda nodes: _wanted(needs, nodes))
                 while len(running) < room and (job := next(waiting, None)) is not None:
                     running[self._submit(job, shared, options)] = job
                 if not running:
@@ -86,6 +87,26 @@ class RayCluster:
         except BaseException:
             self._stop(work, list(running))
             raise
+
+    def place(
+        self,
+        make: Callable[[], Any],
+        *,
+        cpus: float = 1.0,
+        gpus: float = 0.0,
+        concurrency: int = 1,
+        seconds: float = 3600.0,
+        node: str | None = None,
+    ) -> Placed:
+        """What a picklable function makes, in a process of its own on a node that has so much free. It stays until closed.
+
+        concurrency: calls that it takes at a time, in threads; the others wait.
+        seconds: that making it may take, and each call that names no time-out.
+        node: id of the one that is preferred where it has room.
+        Raises what `make` raises; UserError where no node has the room; PlaceLost where its process ends; TimeoutError.
+        """
+        self._wait_for_room(lambda _: {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value})
+        return place(make, cpus, gpus, concurrency, node, seconds, self._patience, self._say)
 
     def status(self, look: Callable[[], Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A row a node: its resources, and what `look` finds there (only `error` where it fails)."""
@@ -123,22 +144,23 @@ class RayCluster:
             chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=True, _spill_on_unavailable=True)
         return _task.options(name=job.name, **chosen).remote(shared, job.payload, swe_srl.__version__)
 
-    def _wait_for_room(self, needs: Needs) -> int:
+    def _wait_for_room(self, wanting: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]) -> int:
         """How many jobs may be handed over: what the nodes can run at a time, and as many again to wait for them.
 
+        wanting: what one takes of its node, by Ray's names of resources, given the nodes.
         Raises UserError where no node that could take one has come within `patience`.
         """
         end = time.monotonic() + self._patience
         said = False
         while True:
             nodes = _alive()
-            wanted = _wanted(needs, nodes)
+            wanted = wanting(nodes)
             if room := sum(_fitting(node["Resources"], wanted) for node in nodes):
                 return 2 * room
             have = "; ".join(map(_described, nodes)) or "no node is alive"
             shown = ", ".join(f"{value:g} {name}" for name, value in wanted.items())
             if time.monotonic() > end:
-                raise UserError(f"no node of the cluster can take a job that needs {shown}: {have}")
+                raise UserError(f"no node of the cluster can take what needs {shown}: {have}")
             if not said:
                 said = True
                 self._say(f"waiting up to {self._patience:g} s for a node with {shown}: {have}")
@@ -228,5 +250,5 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _described(node: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in node["Resources"].items() if name in ("CPU", "memory", CONTAINERS, DISK)}
+    shown = {name: value for name, value in node["Resources"].items() if name in ("CPU", "GPU", "memory", CONTAINERS, DISK)}
     return f"{node['NodeManagerHostname']} has " + ", ".join(f"{value:g} {name}" for name, value in shown.items())

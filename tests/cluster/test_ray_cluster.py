@@ -21,30 +21,6 @@ pytestmark = pytest.mark.xdist_group("ray")
 _STORE = 80 * 1024**2
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    """A head that takes no jobs, and two nodes of two CPUs that take one container at a time."""
-    made = Nodes()
-    made.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
-    for _ in range(2):
-        made.add_node(num_cpus=2, resources={"containers": 1}, object_store_memory=_STORE)
-    ray.init(
-        address=made.address,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
-    )
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
-@pytest.fixture
-def cluster(nodes: Nodes) -> Iterator[RayCluster]:
-    with RayCluster(None, print, patience=20.0) as made:
-        yield made
-
-
 def jobs(count: int) -> list[Job[int]]:
     return [Job(f"job {number}", number) for number in range(count)]
 
