@@ -41,6 +41,8 @@ class RayCluster:
         Raises UserError where no cluster answers.
         """
         self._say, self._patience = say, patience
+        self._homes: dict[str, str] = {}
+        """Image → the node that a job of it ended on last."""
         self._joined = not ray.is_initialized()
         if self._joined:
             try:
@@ -61,7 +63,6 @@ class RayCluster:
         """
         waiting = iter(jobs)
         running: dict[Any, Job[Payload]] = {}
-        homes: dict[str, str] = {}
         shared = ray.put(work)
         options = _options(needs)
         moved = time.monotonic()
@@ -69,7 +70,7 @@ class RayCluster:
             while True:
                 room = self._wait_for_room(lambda nodes: _wanted(needs, nodes))
                 while len(running) < room and (job := next(waiting, None)) is not None:
-                    running[self._submit(job, shared, options, homes)] = job
+                    running[self._submit(job, shared, options)] = job
                 if not running:
                     return
                 ended, _ = ray.wait(list(running), num_returns=1, timeout=_PACE_SECONDS)
@@ -77,7 +78,7 @@ class RayCluster:
                     moved = time.monotonic()
                     done = _fetch(running.pop(ended[0]), ended[0])
                     if done.job.image is not None and done.error is None:
-                        homes[done.job.image] = done.node
+                        self._homes[done.job.image] = done.node
                     yield done
                 elif time.monotonic() - moved > self._patience:
                     moved = time.monotonic()
@@ -146,9 +147,9 @@ class RayCluster:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any], homes: Mapping[str, str]) -> Any:
+    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any]) -> Any:
         chosen = dict(options)
-        home = homes.get(job.image) if job.image is not None else None
+        home = self._homes.get(job.image) if job.image is not None else None
         if job.node is not None:
             chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(job.node, soft=True)
         elif home is not None:

@@ -8,15 +8,12 @@ of this; sampler, rewards, engine and policy know how they share the work (`shar
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -37,12 +34,12 @@ from swe_srl.terminal import progress as progress_bars
 from swe_srl.training.atomic import write_folder
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.checkpoints import Checkpoints, Progress, read_progress, restore
-from swe_srl.training.data import Dataset, check_context, load_dataset, prompt_options, tools_for
+from swe_srl.training.data import Dataset, load_dataset, prompt_options, tools_for
 from swe_srl.training.devices import mesh_of, open_device, open_processes, peak_memory_mb, reset_peak_memory
 from swe_srl.training.evaluations import Evaluations, Made
+from swe_srl.training.fitting import check_fit, context_of
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
-from swe_srl.training.logprobs import BackwardResult, Engine, Example
 from swe_srl.training.objective import Objective
 from swe_srl.training.opening import end_again, finished_already
 from swe_srl.training.outcome import OutcomeBatches, StageRollouts, open_rollouts
@@ -50,13 +47,13 @@ from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
 from swe_srl.training.resume import check_data, fingerprint, version_changes
 from swe_srl.training.schedule import learning_rate
-from swe_srl.training.sharding import PolicyWeights, full, full_state, load_full_state
+from swe_srl.training.sharding import PolicyWeights, full_state, load_full_state
 from swe_srl.training.shared import share_rewards, share_sampler
 from swe_srl.training.summary import RunSummary, summary
 from swe_srl.training.terminal import bar, say
 from swe_srl.training.tracking import check_trackers, line, numbers, start_trackers
-from swe_srl.training.tree.families import noise_in
 from swe_srl.training.tree.select import engine_for
+from swe_srl.training.update import NotFiniteError, Updater
 from swe_srl.training.weights import add_adapter, load_weights, save_weights
 
 
@@ -148,17 +145,8 @@ def _prepare(
     if recipe.model.lora is not None:
         model = add_adapter(model, recipe.model.lora)
     dataset = load_dataset(recipe, tokenizer, bar(bars, "encoding steps"))
-    for stage in recipe.stages:
-        dataset.for_objective(stage.objective)
-        engine_for(stage, model, 1.0, processes)
-    if processes.count > 1 and noise_in(model):
-        raise UserError("dropout draws in each process for itself, and a run could not be continued: it takes one process")
-    context = getattr(model.config, "max_position_embeddings", None)
-    check_context(dataset, recipe, context)
-    figures = {recipe.figure_of(stage) for stage in recipe.stages} - {None, "resolved_rate"}
-    if (figures or recipe.evaluation.keep_stages) and not dataset.validation:
-        raise UserError("evaluation.best and keep_stages need held-out steps: set data.hold_out_tasks or data.validation")
-    rollouts = open_rollouts(recipe, dataset, tokenizer, context, partial(say, bars.console))
+    check_fit(recipe, model, dataset, processes)
+    rollouts = open_rollouts(recipe, dataset, tokenizer, context_of(model), partial(say, bars.console))
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))
@@ -251,7 +239,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     if progress.update > 0:
         batches.restore(progress.batches)
         load_full_state(run.optimizer, run.optimizer_state)
-    objective = _objective(run, index, stage)
+    updater = Updater(run.accelerator, run.policy, _objective(run, index, stage), engine, run.optimizer)
     advance = bar(run.bars, f"stage {index + 1} {stage.objective}")
     while True:
         advance(progress.update, total)
@@ -270,7 +258,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         place = {"stage": index + 1, "update": progress.update + 1}
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
-            metrics |= _update(run, objective, engine, run.optimizer, batch, lr, name)
+            metrics |= _update(run, updater, batch, lr, name)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": max(run.processes.gather("peak memory", peak_memory_mb()))}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
@@ -301,55 +289,20 @@ def _objective(run: _Run, index: int, stage: Stage) -> Objective:
     return Objective(stage, run.recipe.longest_sample(stage), reference)
 
 
-def _update(
-    run: _Run, objective: Objective, engine: Engine, optimizer: torch.optim.Optimizer, batch: Batch, lr: float, name: str
-) -> dict[str, Any]:
-    """The optimizer steps of one batch."""
-    run.policy.trained.train()
-    # Around training alone: a sampler under autocast would cast every weight again for each token it draws.
-    with run.accelerator.autocast():
-        steps = objective.steps(engine, run.policy.trained, batch.examples)
-    results, grad_norms = [], []
-    for examples in steps:
-        result, grad_norm = _step(run, objective, engine, optimizer, examples, lr, (batch, name))
-        results.append(result)
-        grad_norms.append(grad_norm)
-    run.sampler.update_weights(None)
-    return objective.metrics(steps, results) | {"grad_norm": fmean(grad_norms)}
-
-
-def _step(
-    run: _Run,
-    objective: Objective,
-    engine: Engine,
-    optimizer: torch.optim.Optimizer,
-    examples: Sequence[Example],
-    lr: float,
-    where: tuple[Batch, str],
-) -> tuple[BackwardResult, float]:
-    """One backward and one optimizer step; refuses to step on anything that is not finite. Returns the gradient norm, too."""
-    optimizer.zero_grad(set_to_none=True)
-    with run.accelerator.autocast():
-        result: BackwardResult = engine.backward(run.policy.trained, examples, objective.loss_fn(examples))
-    norm = torch.nn.utils.clip_grad_norm_(run.policy.trained.parameters(), objective.stage.max_grad_norm)
-    grad_norm = full(norm).item()
-    if not (math.isfinite(result.loss) and math.isfinite(grad_norm)):
-        batch, name = where
-        failed = {
-            "where": name,
-            "loss": str(result.loss),
-            "grad_norm": str(grad_norm),
-            "examples": batch.to_json(run.tokenizer),
-        }
+def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) -> dict[str, Any]:
+    """The optimizer steps of one batch, and the sampler told of them; a batch that fails is kept for inspection."""
+    try:
+        metrics = updater.update(batch.examples, lr)
+    except NotFiniteError as error:
+        figures = {"loss": str(error.loss), "grad_norm": str(error.grad_norm)}
+        failed = {"where": where, **figures, "examples": batch.to_json(run.tokenizer)}
         run.processes.from_first("failed-batch.json", lambda: run.folder.write_json("failed-batch.json", failed))
         raise UserError(
-            f"{name}: loss {result.loss}, gradient norm {grad_norm}; the batch is in {run.folder.path / 'failed-batch.json'}. "
+            f"{where}: {error}; the batch is in {run.folder.path / 'failed-batch.json'}. "
             "Lower the learning rate or use dtype float32"
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    return result, grad_norm
+        ) from error
+    run.sampler.update_weights(None)
+    return metrics
 
 
 def _evaluate(run: _Run, name: str) -> None:

@@ -185,6 +185,23 @@ def test_one_goes_on_where_two_with_sharded_weights_were_stopped(folder: Path, w
     assert_alike(run, whole)
 
 
+def test_sharded_adapters_and_the_kl_to_the_model_without_them(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "recipe.toml", ["model.lora.rank=4"])
+    stage = recipe.stages[1].model_copy(update={"from_best": False, "kl_coefficient": 1.0, "updates": 3})
+    off = recipe.evaluation.model_copy(update={"enabled": False, "every": None, "best": None})
+    adapted = recipe.model_copy(update={"stages": [stage], "evaluation": off})
+    (folder / "adapted.toml").write_text(adapted.to_toml())
+    train(adapted, tmp_path / "one", console=Console(quiet=True))
+    process = launch(folder / "adapted.toml", "--out", tmp_path / "two", "--set", 'model.weights="sharded"')
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    one, two = (lines(tmp_path / name, "metrics.jsonl") for name in ("one", "two"))
+    updated = [line for line in one if "kl" in line]
+    assert updated[0]["kl"] == 0.0, "an adapter begins as nothing"
+    assert updated[-1]["kl"] > 1e-6
+    assert [{key: value for key, value in line.items() if key not in OF_ONE} for line in two] == close(one, 1e-4)
+
+
 def test_a_process_that_dies_ends_the_others(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = launch(folder / "recipe.toml", "--out", run)
