@@ -33,6 +33,7 @@ from swe_srl.cli.options import (
     TaskFiles,
     Temperature,
     TestCommand,
+    effects_where,
     shipping,
 )
 from swe_srl.cli.output import output, report_failures, say
@@ -187,6 +188,8 @@ def evaluate_steps(
     replay: Annotated[Path | None, typer.Option(help="Also execute them, in forks of this replay's snapshots.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Forks at a time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds an answer may take in a fork.")] = 60.0,
+    cluster: ClusterName = "local",
+    images: Images = None,
     to: Annotated[Path | None, typer.Option("--to", help="Also write every step and sample to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -198,12 +201,13 @@ def evaluate_steps(
     from swe_srl.report.rollouts import step_tables
     from swe_srl.rollouts.step_command import StepChoice, evaluate_steps_command
 
+    where = effects_where(cluster, images, tasks, replay)
     model, prompt = _model_and_prompt(model, recipe)
     effects = None
     if tasks or replay:
         forked = [str(path) for path in tasks or ()]
         effects = EffectReward(tasks=forked, replay=str(replay) if replay else None, workers=workers, timeout_seconds=timeout)
-    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed, engine, effects)
+    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed, engine, effects, *where)
     found = evaluate_steps_command(sources, choice, prompt, to, say)
     output(as_json, found.to_json(), lambda: step_tables(found.estimates(), found.parts()))
 

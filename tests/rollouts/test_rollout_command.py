@@ -106,6 +106,8 @@ def test_an_endpoint_that_fails_is_reported_and_the_status_says_so(client: Docke
         (["--model", "q", "--snapshots", "x"], "--snapshots are states of experts"),
         (["--model", "q", "--task", "no", "--endpoint", "http://x"], "nothing to roll out: no: no task of this id"),
         (["--model", "q", "--scaffold", "no", "--endpoint", "http://x"], "unknown scaffold 'no'"),
+        (["--model", "q", "--images", "build"], "--images is about the nodes of a cluster: add --cluster"),
+        (["--model", "q", "--endpoint", "http://x", "--cluster", "slurm"], "--cluster slurm: expected local, ray, or ray://"),
         (["--model", "tests"], "tests: neither a model's folder nor a training's run folder"),
     ],
 )
