@@ -67,6 +67,15 @@ def rollout(
         Path | None,
         typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again where one is kept."),
     ] = None,
+    own_history: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Ask the policy at the expert's steps before the start, too; where its action is at least this similar, it "
+            "goes on with its own turn instead of the expert's.",
+        ),
+    ] = None,
     attempts: Attempts = 1,
     workers: LiveRollouts = 4,
     engine: Engine = "transformers",
@@ -112,7 +121,7 @@ def rollout(
         out,
         PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds, engine),
         prompt,
-        StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
+        StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold, own_history),
         RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns, *where),
         say,
         test_command,

@@ -39,6 +39,7 @@ from swe_srl.rollouts.agent import FAULTS, Acted, AgentConfig, Destroyed, Policy
 from swe_srl.rollouts.edit_agent import EditConfig, Writer
 from swe_srl.rollouts.folder import RolloutFolder, digest
 from swe_srl.rollouts.guards import flags
+from swe_srl.rollouts.own_history import OwnHistory
 from swe_srl.rollouts.record import RolloutRecord, summary, with_record, without_tokens
 from swe_srl.rollouts.starts import Start
 from swe_srl.terminal import progress as progress_bars
@@ -77,6 +78,13 @@ answer."""
 def act_alone(policy: Policy, sandbox: Sandbox, start: Start, config: AgentConfig, on_answer: Callable[[], None]) -> Acted:
     """The agent loop."""
     return roll_out(policy, sandbox, start.trajectory, config, on_answer)
+
+
+def act_led(
+    policy: Policy, sandbox: Sandbox, start: Start, config: AgentConfig, on_answer: Callable[[], None], *, least: float
+) -> Acted:
+    """The agent loop, led past the expert's first steps; `least` is the threshold of `OwnHistory`."""
+    return roll_out(OwnHistory(policy, start.led, least), sandbox, start.trajectory, config, on_answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,36 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny_runs import RECIPE, learn_the_format
 
 from swe_srl.recipes import load_recipe
 from swe_srl.training.trainer import train
-from swe_srl.trajectories.storage import write_jsonl
 
-RECIPE = """
-seed = 5
-[model]
-name = "{folder}/{policy}"
-[data]
-train = ["{folder}/runs.jsonl"]
-hold_out_tasks = ["held-*"]
-[prompt]
-last_pairs = 0
-tool_descriptions = false
-"""
-LEARN_THE_FORMAT = """
-[evaluation]
-enabled = false
-[[stages]]
-objective = "sft"
-updates = 60
-steps_per_update = 4
-lr = 1e-2
-schedule = "cosine"
-"""
 RUN = """
 [sampling]
 samples = 4
@@ -75,18 +53,13 @@ OF_ONE = {"seconds", "peak_memory_mb", "forward_tokens"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trajectories, and a tiny policy that has learnt to answer in the right format most of the time."""
     folder = tmp_path_factory.mktemp("several")
-    tokenizer: Any = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder / "random")
-    tokenizer.save_pretrained(folder / "random")
     runs = [
         trajectory("a", "lib-1", ["ls", "ls", "ls"]),
         trajectory("b", "lib-2", ["ls"]),
         trajectory("c", "held-1", ["ls"] * 2),
     ]
-    write_jsonl(folder / "runs.jsonl", runs)
-    (folder / "learn.toml").write_text((RECIPE + LEARN_THE_FORMAT).format(folder=folder, policy="random"))
-    train(load_recipe(folder / "learn.toml"), folder / "learnt", console=Console(quiet=True))
-    (folder / "recipe.toml").write_text((RECIPE + RUN).format(folder=folder, policy="learnt/checkpoint"))
+    learn_the_format(folder, runs)
+    (folder / "recipe.toml").write_text((RECIPE + RUN).format(folder=folder))
     return folder
 
 
