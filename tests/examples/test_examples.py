@@ -60,7 +60,7 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
     for process in reversed(processes):
         process.terminate()
     for process in processes:
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.xdist_group("ray")
@@ -71,7 +71,7 @@ def test_the_commands_of_the_ssh_example_make_a_cluster(started: list[subprocess
         text = example[f"{kind}_start_ray_commands"][-1].replace("$RAY_HEAD_IP", "127.0.0.1").replace("6379", port)
         text = text.replace("10001", client).replace("8080", free_port())
         ray = f"{sys.executable} -m ray.scripts.scripts"
-        words = [*shlex.split(text.replace("VENV/bin/ray", ray)), "--node-ip-address", "127.0.0.1", "--block"]
+        words = [*shlex.split(text.replace("VENV/bin/ray", ray)), "--block"]
         words += ["--disable-usage-stats", "--object-store-memory", str(80 * 1024**2)]
         words += ["--include-dashboard", "false"] if kind == "head" else []
         started.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
