@@ -7,15 +7,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 import yaml
 from conftest import lacking
 
@@ -35,12 +32,6 @@ def ray_start(text: str) -> Any:
     return start.make_context("start", words[words.index("start") + 1 :]).params
 
 
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return str(found.getsockname()[1])
-
-
 def test_rays_launcher_takes_the_ssh_example() -> None:
     import ray.autoscaler
 
@@ -51,41 +42,6 @@ def test_rays_launcher_takes_the_ssh_example() -> None:
     assert (head["head"], head["port"], head["ray_client_server_port"], head["num_cpus"]) == (True, 6379, 10001, 0)
     assert worker["address"] == "$RAY_HEAD_IP:6379"
     assert json.loads(worker["resources"]) == {"containers": 16, "disk_gb": 200}
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    processes: list[subprocess.Popen[bytes]] = []
-    yield processes
-    for process in reversed(processes):
-        process.terminate()
-    for process in processes:
-        process.wait(60)
-
-
-@pytest.mark.xdist_group("ray")
-def test_the_commands_of_the_ssh_example_make_a_cluster(started: list[subprocess.Popen[bytes]]) -> None:
-    port, client = free_port(), free_port()
-    example = read("ssh/cluster.yaml")
-    for kind in ("head", "worker"):
-        text = example[f"{kind}_start_ray_commands"][-1].replace("$RAY_HEAD_IP", "127.0.0.1").replace("6379", port)
-        text = text.replace("10001", client).replace("8080", free_port())
-        ray = f"{sys.executable} -m ray.scripts.scripts"
-        words = [*shlex.split(text.replace("VENV/bin/ray", ray)), "--block"]
-        words += ["--disable-usage-stats", "--object-store-memory", str(80 * 1024**2)]
-        words += ["--include-dashboard", "false"] if kind == "head" else []
-        started.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        health = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", f"127.0.0.1:{port}"]
-        while subprocess.run(health, capture_output=True, check=False).returncode != 0:
-            assert started[-1].poll() is None
-    status = [sys.executable, "-m", "swe_srl.cli", "cluster", "status", f"ray://127.0.0.1:{client}", "--json"]
-    for _ in range(10):  # the second node joins in a moment
-        done = subprocess.run(status, capture_output=True, text=True, check=False, timeout=90)
-        found = json.loads(done.stdout)
-        if len(found["nodes"]) == 2:
-            break
-    assert sorted((row["containers"] or 0, row["disk_gb"] or 0) for row in found["nodes"]) == [(0, 0), (16.0, 200.0)]
-    assert (found["free"]["containers"], found["runs"]) == (16.0, [])
 
 
 def test_the_kubernetes_example_has_the_fields_of_a_raycluster() -> None:
