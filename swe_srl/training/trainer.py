@@ -31,6 +31,7 @@ from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.rollouts.tasks import TaskEvaluation
 from swe_srl.terminal import console as terminal
 from swe_srl.terminal import progress as progress_bars
+from swe_srl.training.ahead import Ahead, Drawn
 from swe_srl.training.atomic import write_folder
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.checkpoints import Checkpoints, Progress, read_progress, restore
@@ -80,6 +81,8 @@ class _Run:
     optimizer: torch.optim.Optimizer | None = None
     optimizer_state: dict[str, Any] = field(default_factory=dict)
     """Of a continued run, where it was inside a stage."""
+    ahead: Drawn | None = None
+    """A batch that is drawn and not yet trained on."""
 
     @property
     def seconds(self) -> float:
@@ -192,7 +195,7 @@ def _go_back(run: _Run, data: dict[str, Any], made_with: dict[str, Any]) -> None
     if checkpoint is not None:
         run.started -= run.progress.seconds
         with run.policy.whole(replaced=True) as policy:
-            run.optimizer_state = restore(checkpoint, policy)
+            run.optimizer_state, run.ahead = restore(checkpoint, policy)
         run.sampler.update_weights(None)
     run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 
@@ -211,6 +214,7 @@ def _run_stages(run: _Run) -> bool:
                 if run.recipe.evaluation.each_stage:
                     _evaluate(run, f"stage-{index + 1}-{stages[index].objective}")
                 run.progress = replace(run.progress, stage=index + 1, update=0, batches={})
+                run.ahead = None
     except StopRequested:
         return False
     except SamplerLost as lost:  # before the update that it was to sample for
@@ -223,7 +227,7 @@ def _run_stages(run: _Run) -> bool:
 def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     """The training loop: batch, backward, step, metrics, now and then an evaluation and a checkpoint."""
     progress, recipe = run.progress, run.recipe
-    batches = _batches(run, index, stage)
+    batches = Ahead(_batches(run, index, stage), run.sampler, lambda: progress.updates, recipe.staleness_of(stage))
     rollouts = run.rollouts.get(index)
     total = stage.total_updates(len(rollouts.origins if rollouts else run.dataset.for_objective(stage.objective)))
     temperature = recipe.sampling_of(stage).temperature if isinstance(stage, PolicyStage) else 1.0
@@ -237,7 +241,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     trained = [parameter for parameter in run.policy.trained.parameters() if parameter.requires_grad]
     run.optimizer = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=stage.weight_decay)
     if progress.update > 0:
-        batches.restore(progress.batches)
+        batches.restore(progress.batches, run.ahead)
         load_full_state(run.optimizer, run.optimizer_state)
     updater = Updater(run.accelerator, run.policy, _objective(run, index, stage), engine, run.optimizer)
     advance = bar(run.bars, f"stage {index + 1} {stage.objective}")
@@ -251,7 +255,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
             return
         reset_peak_memory()
         run.policy.trained.eval()
-        batch = next(batches)
+        batch = batches.take(more=progress.update + 1 < total)
         started = time.perf_counter()
         lr = learning_rate(progress.update, total, peak=stage.lr, schedule=stage.schedule, warmup=stage.warmup)
         name = f"stage {index + 1} ({stage.objective}), update {progress.update + 1}"
@@ -259,11 +263,15 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
             metrics |= _update(run, updater, batch, lr, name)
+        batches.settle()
+        if batch.examples:
+            run.sampler.update_weights(None)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": max(run.processes.gather("peak memory", peak_memory_mb()))}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
         run.folder.append("metrics.jsonl", metrics)
         progress.update, progress.updates, progress.batches = progress.update + 1, progress.updates + 1, batches.state()
+        run.ahead = batches.ahead()
         run.accelerator.log(dict(numbers(metrics)), step=progress.updates)
         run.say(line(metrics, total))
         if recipe.checkpoints.every and progress.updates % recipe.checkpoints.every == 0:
@@ -277,7 +285,9 @@ def _batches(run: _Run, index: int, stage: Stage) -> Batches:
         return SrlBatches(stage, items, run.sampler, sampling, run.rewards, seed)
     if isinstance(stage, SftStage):
         return SftBatches(stage, items, seed)
-    return OutcomeBatches(run.rollouts[index], run.sampler, sampling, seed, run.interrupt.check)
+    # A batch that is drawn ahead is drawn to its end: later its weights are gone, and it could not be drawn again.
+    between = (lambda: None) if sampling.staleness else run.interrupt.check
+    return OutcomeBatches(run.rollouts[index], run.sampler, sampling, seed, between)
 
 
 def _objective(run: _Run, index: int, stage: Stage) -> Objective:
@@ -290,7 +300,7 @@ def _objective(run: _Run, index: int, stage: Stage) -> Objective:
 
 
 def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) -> dict[str, Any]:
-    """The optimizer steps of one batch, and the sampler told of them; a batch that fails is kept for inspection."""
+    """The optimizer steps of one batch; one that fails is kept for inspection."""
     try:
         metrics = updater.update(batch.examples, lr)
     except NotFiniteError as error:
@@ -301,7 +311,6 @@ def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) ->
             f"{where}: {error}; the batch is in {run.folder.path / 'failed-batch.json'}. "
             "Lower the learning rate or use dtype float32"
         ) from error
-    run.sampler.update_weights(None)
     return metrics
 
 
@@ -338,7 +347,7 @@ def _save(run: _Run) -> None:
 
     def write() -> None:
         run.progress.lines, run.progress.seconds = run.folder.lengths(), run.seconds
-        run.checkpoints.save(run.progress, policy, run.tokenizer, optimizer)
+        run.checkpoints.save(run.progress, policy, run.tokenizer, optimizer, run.ahead)
         run.folder.write_status("unfinished", run.progress.updates, run.seconds)
 
     with run.policy.whole() as policy:

@@ -1,11 +1,17 @@
-"""Which sampler a recipe's `sampling.engine` names."""
+"""Which sampler a recipe's `sampling` names."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from swe_srl.config import SamplingSection
 from swe_srl.policy.base import Sampler
+
+if TYPE_CHECKING:
+    from swe_srl.policy.samplers.fleet import Fitting
+    from swe_srl.policy.samplers.hosting import Hosts
 
 
 def open_sampler(sampling: SamplingSection, model: Any, tokenizer: Any) -> Sampler:
@@ -13,14 +19,65 @@ def open_sampler(sampling: SamplingSection, model: Any, tokenizer: Any) -> Sampl
 
     Raises UserError where the engine is not there or cannot do what the recipe asks for.
     """
-    if sampling.engine == "vllm":
-        from swe_srl.policy.samplers.vllm import VllmSampler
-
-        return VllmSampler(model, tokenizer, sampling.vllm)
     if sampling.engine == "vllm-server":
         from swe_srl.policy.samplers.vllm_server import VllmServerSampler
 
         return VllmServerSampler(model, tokenizer, sampling.vllm)
-    from swe_srl.policy.samplers.transformers import TransformersSampler
+    if not sampling.has_engines:
+        from swe_srl.policy.samplers.transformers import TransformersSampler
 
-    return TransformersSampler(model, tokenizer)
+        return TransformersSampler(model, tokenizer)
+    from swe_srl.policy.samplers.fleet import Fleet
+    from swe_srl.policy.samplers.weights import room_for
+
+    device = next(model.parameters()).device.type
+    fitting = _fitting(sampling, device)
+    room = room_for(model, fitting.dtype)
+    hosts = _processes(sampling, device, room)
+    return Fleet(model, tokenizer, fitting, hosts, room)
+
+
+def _fitting(sampling: SamplingSection, device: str) -> Fitting:
+    import torch
+
+    from swe_srl.policy.samplers import transformers
+    from swe_srl.policy.samplers.fleet import Fitting
+    from swe_srl.policy.samplers.routing import families
+    from swe_srl.policy.samplers.vllm import vllm_arguments
+
+    each = max(1, torch.get_num_threads() // sampling.engines)
+    made = partial(Fitting, count=sampling.engines, restarts=sampling.restarts)
+    if sampling.engine == "vllm":
+        return made(
+            "vllm",
+            dtype=getattr(torch, sampling.vllm.dtype),
+            arguments=vllm_arguments(sampling.vllm, each),
+            pieces=lambda prompts, options: families(prompts, options.n * options.max_tokens, sampling.engines),
+            keeps_prefixes=True,
+        )
+    return made(
+        "transformers",
+        dtype=torch.float32,
+        arguments={"device": device, "threads": each},
+        # As one engine would, whatever their number: what is computed together decides how it is rounded.
+        pieces=lambda prompts, options: transformers.batches(prompts, options, transformers.BATCH_TOKENS),
+        keeps_prefixes=False,
+    )
+
+
+def _processes(sampling: SamplingSection, device: str, room: Any) -> Hosts:
+    from swe_srl.policy.samplers.hosting import ProcessHosts
+
+    environments: Sequence[dict[str, str]] = [{}] * sampling.engines
+    if device == "cuda" and sampling.engines > 1:
+        import os
+
+        import torch
+
+        from swe_srl.policy.samplers.hosting import own_devices
+
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+        own = own_devices(sampling.engines, sampling.vllm.tensor_parallel, visible)
+        environments = [{"CUDA_VISIBLE_DEVICES": ",".join(devices)} for devices in own]
+    return ProcessHosts("vllm" if sampling.engine == "vllm" else "transformers", environments, room)
