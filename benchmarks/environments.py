@@ -25,6 +25,7 @@ from typing import Any
 
 import docker
 import fidelity
+from tables import print_table, say
 
 from swe_srl.environments.base_image import BASE_IMAGES, ensure_base_image
 from swe_srl.environments.docker import DockerSandbox
@@ -96,7 +97,7 @@ def main() -> None:
         options.runs, options.forks = 20, 3
     client = connect_and_reap()
     image = BASE_IMAGES["py311"].tag
-    ensure_base_image(client, image, _say)
+    ensure_base_image(client, image, say)
     results = {
         "commands": list(commands(client, image, options.runs, options.peers)),
         "states": list(states(client, options.forks)),
@@ -106,7 +107,7 @@ def main() -> None:
         print(json.dumps(results))
         return
     for title, rows in results.items():
-        _print(title, rows)
+        print_table(title, rows)
 
 
 def commands(client: docker.DockerClient, image: str, runs: int, peers: Path | None) -> Iterator[dict[str, Any]]:
@@ -145,7 +146,7 @@ def states(client: docker.DockerClient, forks: int) -> Iterator[dict[str, Any]]:
     [found] = import_trajectories(iter_sources([str(ROOT / "trajectories" / "ttlbox-expiry-edge.jsonl")]))
     assert isinstance(found, Found)
     trajectory = found.trajectory
-    image = build_image(client, tasks[trajectory.task_id], _say).tag
+    image = build_image(client, tasks[trajectory.task_id], say).tag
     scaffold, steps = get_scaffold(trajectory.scaffold), list(trajectory.steps())
 
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +200,7 @@ def replays(client: docker.DockerClient, data: Path, only: Collection[str] | Non
         tasks = Path(folder) / "tasks.jsonl"
         fidelity.write_tasks(changed, tasks)
         for task in load_tasks([tasks]).tasks.values():
-            build_image(client, task, _say)  # building is not part of replaying
+            build_image(client, task, say)  # building is not part of replaying
         for workers, snapshots in ((1, "none"), (2, "none"), (2, "changed")):
             out = Path(folder) / f"{workers}-{snapshots}"
             argv = [sys.executable, "-m", "swe_srl.cli", "replay", *files, "--tasks", str(tasks), "--no-tests"]
@@ -253,7 +254,7 @@ def _swe_rex_image(client: docker.DockerClient) -> str:
         (Path(folder) / "empty").touch()
         setup = ["pip install --break-system-packages swe-rex==1.4.0"]
         row = {"id": "benchmark-swe-rex", "source": {"path": folder}, "base_setup": setup}
-        return build_image(client, task_from_row(row, Path(folder)), _say).tag
+        return build_image(client, task_from_row(row, Path(folder)), say).tag
 
 
 def _row(way: str, times: list[float], own: float) -> dict[str, Any]:
@@ -271,21 +272,6 @@ def _seconds(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, title=title)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from process import forget_peak, memory
+from tables import print_table
 
 from swe_srl.config import EffectReward
 from swe_srl.policy.format import parse_answer
@@ -71,7 +73,7 @@ def main() -> None:
         print(json.dumps(report))
         return
     for title, rows in report.items():
-        _print(title, rows)
+        print_table(title, rows)
 
 
 def beside_difflib(pairs: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, Any]]:
@@ -186,13 +188,14 @@ def _worst(name: str, size: str, how: str) -> dict[str, Any]:
     expert, sample = texts[name]
     similarity("a", "b")
     functional(_bash("a"), _bash("b"))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = memory("VmRSS")
     if how == "functional":
         _, seconds = _timed(lambda: functional(_bash(expert), _bash(sample)))
     else:
         _, seconds = _timed(lambda: similarity(expert, sample, cap=CAP if how.startswith("cap") else None))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"s": round(seconds, 3), "peak MB": round(peak / 1024, 1)}
+    peak = memory("VmHWM") - before
+    return {"s": round(seconds, 3), "peak MB": round(peak / 1e6, 1)}
 
 
 def _bash(command: str) -> Action:
@@ -203,16 +206,6 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     begun = time.perf_counter()
     found = work()
     return found, time.perf_counter() - begun
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from process import machine
+from tables import print_table, say
 
 from swe_srl.config import SamplingSection, VllmSection
 from swe_srl.environments.docker import DockerSandbox, connect
@@ -99,7 +99,7 @@ def main() -> None:
         print(json.dumps(report, indent=2))
         return
     for title in ("throughput", "beside mini-swe-agent"):
-        _print(title, report[title])
+        print_table(title, report[title])
 
 
 class Recites:
@@ -144,7 +144,7 @@ def throughput(tasks: Mapping[str, Task], options: argparse.Namespace) -> list[d
     recipe = load_recipe(options.recipe)
     experts = load(["trajectories"])
     begin, _ = starts(StartRule("issue"), tasks, [], None, None)
-    build_images(connect(), list(tasks.values()), _say)
+    build_images(connect(), list(tasks.values()), say)
     model, tokenizer = load_policy(options.model or recipe.model.name)
     sampling = SamplingOptions(temperature=1.0, max_tokens=options.answer_tokens)
     rows = []
@@ -157,12 +157,12 @@ def throughput(tasks: Mapping[str, Task], options: argparse.Namespace) -> list[d
             with Batcher(sampler, sampling) as batcher, tempfile.TemporaryDirectory() as out:
                 policy = Recites(SampledPolicy("m", batcher, tokenizer, prompt_options(recipe.prompt)), ScriptedPolicy(experts))
                 begun = time.perf_counter()
-                report = run_rollouts(begin, tasks, policy, Path(out), {}, chosen, _say, clock.act)
+                report = run_rollouts(begin, tasks, policy, Path(out), {}, chosen, say, clock.act)
                 seconds = time.perf_counter() - begun
             if report.failed or not all(run.resolved for run in report.rollouts):
                 raise SystemExit(f"the experts did not resolve their tasks: {report.failed}")
             rows.append(_throughput_row(workers, len(report.rollouts), seconds, batcher, clock))
-            _say(json.dumps(rows[-1]))
+            say(json.dumps(rows[-1]))
     return rows
 
 
@@ -186,7 +186,7 @@ def _throughput_row(workers: int, rollouts: int, seconds: float, batcher: Batche
 def beside(task: Task, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Our loop and mini-swe-agent's, a row each."""
     client = connect()
-    image = build_image(client, task, _say).tag
+    image = build_image(client, task, say).tag
     with _endpoint(options.turns, xml=True) as url, DockerSandbox.start(client, image) as sandbox:
         policy = EndpointPolicy(Endpoint(url, "scripted"), PromptOptions(last_pairs=None))
         start = Trajectory("t", "t", "mini-swe-agent", "atif", (Turn("user", "It fails."),))
@@ -250,21 +250,6 @@ def _endpoint(turns: int, *, xml: bool) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, title=title)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
 
 
 if __name__ == "__main__":

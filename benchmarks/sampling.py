@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tables import print_table
 
 from swe_srl.config import SamplingSection, VllmSection
 from swe_srl.policy.base import Sampler, SamplingOptions
@@ -75,7 +76,7 @@ def main() -> None:
         print(json.dumps(report, indent=2))
         return
     for name in ("engines", "prefix cache"):
-        _print(name, report[name])
+        print_table(name, report[name])
 
 
 def _engine(
@@ -157,16 +158,6 @@ def _prefix_cache(model: Any, tokenizer: Any, sources: list[str], count: int) ->
         )
     sampler.close()
     return rows
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 
 from cases import MODELS, Shape, batch, examples_of
 from process import forget_peak, machine, memory
+from tables import print_table
 
 LR = 1e-6
 DATA = Path(os.environ.get("SWE_SRL_DATA", Path(__file__).parents[2] / "shared" / "data")) / "trajectories"
@@ -61,7 +62,7 @@ def main() -> None:
         print(json.dumps(report, indent=2))
         return
     for name, rows in report.items():
-        _print(name, [rows] if isinstance(rows, dict) else rows)
+        print_table(name, [rows] if isinstance(rows, dict) else rows)
 
 
 def _sections(options: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
@@ -248,16 +249,6 @@ class Laps:
         now = time.perf_counter()
         self.seconds[f"{phase} s"] = round(now - self.begun, 2)
         self.begun = now
-
-
-def _print(title: str, rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 if __name__ == "__main__":

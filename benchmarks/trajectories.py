@@ -22,6 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from process import forget_peak, memory
+from tables import print_table
+
 from swe_srl.scaffolds import get_scaffold, is_scaffold
 from swe_srl.trajectories.importing import load, run_import
 from swe_srl.trajectories.model import Step, Trajectory
@@ -51,7 +54,7 @@ def main() -> None:
         print(json.dumps(report, indent=2))
         return
     for name, rows in report.items():
-        _print(name, rows)
+        print_table(name, rows)
 
 
 def _sections(options: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -91,8 +94,8 @@ def _import(way: str, data: Path) -> dict[str, Any]:
             "held, then written": lambda: write_jsonl(to, load([data], skip_bad=True)),
             "streamed (swe-srl import)": lambda: run_import([data], to),
         }
-        seconds, memory, _ = _measured(work[way])
-    return {"MB": _mb(size), "seconds": round(seconds, 2), "MB/s": round(size / 1e6 / seconds, 1), "peak MB": memory}
+        seconds, peak, _ = _measured(work[way])
+    return {"MB": _mb(size), "seconds": round(seconds, 2), "MB/s": round(size / 1e6 / seconds, 1), "peak MB": peak}
 
 
 def _decode(path: Path) -> None:
@@ -114,15 +117,15 @@ def _open(at_least: int, data: Path) -> dict[str, Any]:
             trajectories.extend(more)
 
     seconds, _, _ = _measured(read)
-    held = _memory("VmRSS")
+    held = memory("VmRSS")
     opened: list[Step] = []
-    opening, memory, _ = _measured(lambda: opened.extend(step for trajectory in trajectories for step in trajectory.steps()))
+    opening, peak, _ = _measured(lambda: opened.extend(step for trajectory in trajectories for step in trajectory.steps()))
     return {
         "trajectories": len(trajectories),
         "steps": len(opened),
         "process MB": _mb(held),
-        "MB for the steps": memory,
-        "bytes a step": round(memory * 1e6 / len(opened)),
+        "MB for the steps": peak,
+        "bytes a step": round(peak * 1e6 / len(opened)),
         "seconds to read": round(seconds, 1),
         "seconds to open": round(opening, 3),
     }
@@ -150,7 +153,7 @@ def _tokenise(last_pairs: int | None, way: str, options: argparse.Namespace) -> 
 
     # The tokenizer's first text takes longer.
     encode_step(steps[0], tools_for(steps[0]), context, tokenizer)
-    seconds, memory, prompts = _measured(each if way == "each step by itself" else together)
+    seconds, peak, prompts = _measured(each if way == "each step by itself" else together)
     tokens = sum(map(len, prompts))
     parts = {id(part): len(part) for prompt in prompts if isinstance(prompt, SharedIds) for part in prompt.parts}
     return {
@@ -160,7 +163,7 @@ def _tokenise(last_pairs: int | None, way: str, options: argparse.Namespace) -> 
         "tokens held": sum(parts.values()) or tokens,
         "seconds": round(seconds, 2),
         "prompt tokens/s": round(tokens / seconds),
-        "peak MB": memory,
+        "peak MB": peak,
         "ids": _digest(prompts),
     }
 
@@ -174,33 +177,15 @@ def _digest(prompts: Iterable[Sequence[int]]) -> str:
 
 def _measured(work: Callable[[], Any]) -> tuple[float, float, Any]:
     """Seconds, the peak of memory above what was held before in MB, and what the work returned."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before, begun = _memory("VmRSS"), time.perf_counter()
+    forget_peak()
+    before, begun = memory("VmRSS"), time.perf_counter()
     result = work()
     seconds = time.perf_counter() - begun
-    return seconds, _mb(_memory("VmHWM") - before), result
-
-
-def _memory(name: str) -> int:
-    """VmRSS, the memory this process holds, or VmHWM, the most it held, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")
+    return seconds, _mb(memory("VmHWM") - before), result
 
 
 def _mb(size: int) -> float:
     return round(size / 1e6, 1)
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ command -v git >/dev/null || debian_install git
 "$python" -c 'import ensurepip' 2>/dev/null || debian_install python3-venv
 
 # The pages of the report are tested in a browser: 100 MB, and only where it costs no question.
-if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        debian_install chromium
+        debian_install chromium libatomic1  # what playwright drives it with is linked against libatomic
     else
         say "leaving out Chromium: tests of the HTML pages are skipped without it"
     fi

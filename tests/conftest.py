@@ -119,6 +119,23 @@ def builtin_model() -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_model(builtin_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one random layer that takes the built-in model's tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from swe_srl.policy.model import load_tokenizer
+
+    tokenizer = load_tokenizer(builtin_model)
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def vllm_engine() -> None:
     """vLLM for CPUs is installed, as tests that use this need."""
     try:

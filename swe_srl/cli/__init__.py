@@ -15,7 +15,7 @@ import typer
 
 from swe_srl import __version__
 from swe_srl.cli import cluster as clusters
-from swe_srl.cli import environments, reports, rewards, rollouts, training, trajectories
+from swe_srl.cli import edits, environments, reports, rewards, rollouts, training, trajectories
 from swe_srl.cli.options import with_quiet
 from swe_srl.cli.output import fail, silence_libraries
 from swe_srl.errors import UserError
@@ -68,8 +68,8 @@ app.command("report")(reports.report)
 app.command("watch")(reports.watch)
 evaluate.command("tasks")(rollouts.evaluate_tasks)
 evaluate.command("steps")(rollouts.evaluate_steps)
-evaluate.command("oracle-edit")(rollouts.evaluate_oracle_edit)
-evaluate.command("localise-edit")(rollouts.evaluate_localise_edit)
+evaluate.command("oracle-edit")(edits.evaluate_edits("oracle"))
+evaluate.command("localise-edit")(edits.evaluate_edits("localise"))
 cluster.command("status")(clusters.status)
 env.command("docker")(environments.env_docker)
 env.command("base")(environments.env_base)

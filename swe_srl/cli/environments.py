@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from swe_srl.cli.options import ClusterName, Images, Json, Tasks, Workers
+from swe_srl.cli.options import ClusterName, Images, Json, Tasks, Workers, shipping
 from swe_srl.cli.output import exit_unless, output, report_failures, say, table_of
 from swe_srl.errors import UserError
 
@@ -49,24 +49,37 @@ def env_build(
     tasks: Tasks,
     only: Annotated[list[str] | None, typer.Option("--task", help="Build only this task. Repeatable.")] = None,
     workers: Workers = 2,
+    cluster: ClusterName = "local",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
-    """Build the images of tasks; an image that exists is not built again.
+    """Build the images of tasks; an image that exists is not built again. Every node of a cluster has them afterwards.
 
     Example: swe-srl env build --tasks environments
+
+    For several machines: swe-srl env build --tasks my-tasks --cluster ray://head:10001 --images registry:HOST:5000/agents
     """
+    from swe_srl.cluster.select import open_cluster
     from swe_srl.environments.image import build_images
     from swe_srl.environments.reaper import connect_and_reap
+    from swe_srl.environments.spreading import spread_images
 
-    found = _tasks(tasks)
+    found, way = _tasks(tasks), shipping(images, cluster)
     wanted = _select(found.tasks, only)
-    built, failed = build_images(connect_and_reap(), wanted, say, workers)
-    rows = [
-        {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
-        for image in built.values()
-    ]
-    reasons = [{"task": name, "reason": reason} for name, reason in failed.items()]
-    reasons += [{"task": origin, "reason": reason} for origin, reason in found.bad]
+    with open_cluster(cluster, workers, say) as nodes:
+        client = connect_and_reap()
+        built, failed = build_images(client, wanted, say, workers)
+        rows: list[dict[str, Any]] = [
+            {"task": image.task_id, "image": image.tag, "seconds": round(image.seconds, 1), "cached": image.cached}
+            for image in built.values()
+        ]
+        reasons = [{"task": name, "reason": reason} for name, reason in failed.items()]
+        reasons += [{"task": origin, "reason": reason} for origin, reason in found.bad]
+        if cluster != "local":
+            tags = {name: image.tag for name, image in built.items()}
+            had, missing = spread_images(nodes, client, tags, found.tasks, way, say)
+            rows = [{**row, "nodes": had[row["task"]]} for row in rows]
+            reasons += missing
     output(as_json, {"images": rows, "failed": reasons}, lambda: table_of(rows))
     report_failures(reasons, "task")
 
@@ -172,17 +185,14 @@ def replay(
     from swe_srl.environments.marks import parse_requirement
     from swe_srl.environments.run import ReplayOptions, replay_command
     from swe_srl.environments.sandbox import Limits
-    from swe_srl.environments.shipping import Shipping
     from swe_srl.report.replays import replay_tables
 
     if fresh_tests and not tests:
         raise UserError("--fresh-tests says how tests are run, and --no-tests that they are not: leave one out")
-    if images is not None and cluster == "local":
-        raise UserError("--images is about the nodes of a cluster: add --cluster")
     required = parse_requirement(require) if require else None
     limits = Limits(runtime=runtime)
     options = ReplayOptions(
-        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, Shipping.parse(images or "build")
+        workers, snapshot, required, retries, tests, limits, overwrite, fresh_tests, cluster, shipping(images, cluster)
     )
     report = replay_command(trajectories, tasks, out or Path("runs/replay"), only, say, options)
     output(as_json, report.to_json(), lambda: replay_tables(report.to_json()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
+from swe_srl.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Tasks = Annotated[
@@ -28,6 +30,53 @@ Images = Annotated[
         help="How a cluster's nodes get images: build (the default), registry:HOST/PATH, or folder:PATH that all of them share."
     ),
 ]
+Model = Annotated[
+    str, typer.Option(help="A model's folder or name, the run folder of a training, or the name that --endpoint knows.")
+]
+RecipeFile = Annotated[
+    Path | None, typer.Option(help="Prompt as this recipe does; of a run folder its own recipe is taken by default.")
+]
+Engine = Annotated[Literal["transformers", "vllm"], typer.Option(help="What samples from a model.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")]
+AnswerTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens; a longer one is cut and invalid.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of sampling; which rollouts are sampled together depends on their timing.")]
+TaskFiles = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A task.toml, a folder that holds some, or rows: .jsonl, .json, .parquet, hf:OWNER/DATASET[:SPLIT]; also of "
+        "SWE-bench and SWE-smith."
+    ),
+]
+Only = Annotated[list[str] | None, typer.Option("--task", help="Only this task. Repeatable.")]
+ServedAt = Annotated[
+    str | None,
+    typer.Option(help="OpenAI-compatible endpoint, such as http://localhost:8000/v1; OPENAI_API_KEY is sent to it."),
+]
+RolloutsFolder = Annotated[Path, typer.Option(help="Folder of the rollouts; a run that was killed goes on in it.")]
+RequestSeconds = Annotated[float, typer.Option(min=0.1, help="To wait for an endpoint's answer, before a retry.")]
+TestCommand = Annotated[
+    str | None,
+    typer.Option(help="Of tasks that have none; {files} in it stands for the files of the test patch. pytest's -rA is read."),
+]
+Retries = Annotated[int, typer.Option(min=0, help="Begin a rollout again this often where its sandbox was lost.")]
+Reruns = Annotated[int, typer.Option(min=0, help="Run tests again this often, in a new sandbox, where they did not all pass.")]
+Runtime = Annotated[str | None, typer.Option(help="Container runtime, such as runsc (gVisor) or kata-runtime.")]
+Overwrite = Annotated[bool, typer.Option(help="Begin anew; otherwise what the folder holds is not made again.")]
+Attempts = Annotated[int, typer.Option(min=1, help="Rollouts from each start.")]
+LiveRollouts = Annotated[int, typer.Option(min=1, help="Rollouts, and sandboxes, that are live at a time.")]
+PassAt = Annotated[list[int] | None, typer.Option("--k", min=1, help="Also pass@k. Repeatable; 1 by default.")]
+Predictions = Annotated[
+    Path | None, typer.Option(help="Also write the final patches as SWE-bench predictions: .json or .jsonl.")
+]
+
+
+def shipping(images: str | None, cluster: str) -> Any:
+    """What --images and --cluster say together. Raises UserError where they do not go together."""
+    from swe_srl.environments.shipping import Shipping
+
+    if images is not None and cluster == "local":
+        raise UserError("--images is about the nodes of a cluster: add --cluster")
+    return Shipping.parse(images or "build")
 
 
 def with_quiet(command: Any, option: Any = None) -> Any:

@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from swe_srl.cli.options import Json, Sources
+from swe_srl.cli.options import (
+    AnswerTokens,
+    Attempts,
+    ClusterName,
+    Engine,
+    Images,
+    Json,
+    LiveRollouts,
+    Model,
+    Only,
+    Overwrite,
+    PassAt,
+    Predictions,
+    RecipeFile,
+    RequestSeconds,
+    Reruns,
+    Retries,
+    RolloutsFolder,
+    Runtime,
+    Seed,
+    ServedAt,
+    Sources,
+    TaskFiles,
+    Temperature,
+    TestCommand,
+    shipping,
+)
 from swe_srl.cli.output import output, report_failures, say
 from swe_srl.errors import UserError
 
-Model = Annotated[
-    str, typer.Option(help="A model's folder or name, the run folder of a training, or the name that --endpoint knows.")
-]
-RecipeFile = Annotated[
-    Path | None, typer.Option(help="Prompt as this recipe does; of a run folder its own recipe is taken by default.")
-]
-Engine = Annotated[Literal["transformers", "vllm"], typer.Option(help="What samples from a model.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")]
-AnswerTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens; a longer one is cut and invalid.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of sampling; which rollouts are sampled together depends on their timing.")]
-TaskFiles = Annotated[
-    list[Path],
-    typer.Argument(
-        help="A task.toml, a folder that holds some, or rows: .jsonl, .json, .parquet, hf:OWNER/DATASET[:SPLIT]; also of "
-        "SWE-bench and SWE-smith."
-    ),
-]
-Only = Annotated[list[str] | None, typer.Option("--task", help="Only this task. Repeatable.")]
-ServedAt = Annotated[
-    str | None,
-    typer.Option(help="OpenAI-compatible endpoint, such as http://localhost:8000/v1; OPENAI_API_KEY is sent to it."),
-]
-RequestSeconds = Annotated[float, typer.Option(min=0.1, help="To wait for an endpoint's answer, before a retry.")]
-TestCommand = Annotated[
-    str | None,
-    typer.Option(help="Of tasks that have none; {files} in it stands for the files of the test patch. pytest's -rA is read."),
-]
-Retries = Annotated[int, typer.Option(min=0, help="Begin a rollout again this often where its sandbox was lost.")]
-Reruns = Annotated[int, typer.Option(min=0, help="Run tests again this often, in a new sandbox, where they did not all pass.")]
-Runtime = Annotated[str | None, typer.Option(help="Container runtime, such as runsc (gVisor) or kata-runtime.")]
-Overwrite = Annotated[bool, typer.Option(help="Begin anew; otherwise what the folder holds is not made again.")]
-Attempts = Annotated[int, typer.Option(min=1, help="Rollouts from each start.")]
-LiveRollouts = Annotated[int, typer.Option(min=1, help="Rollouts, and sandboxes, that are live at a time.")]
-PassAt = Annotated[list[int] | None, typer.Option("--k", min=1, help="Also pass@k. Repeatable; 1 by default.")]
-Predictions = Annotated[
-    Path | None, typer.Option(help="Also write the final patches as SWE-bench predictions: .json or .jsonl.")
-]
 _UNFINISHED = "the infrastructure failed; run the command that made it again"
 
 
@@ -61,9 +50,7 @@ def rollout(
             "play the actions of --experts."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the rollouts; a run that was killed goes on in it.")] = Path(
-        "runs/rollouts"
-    ),
+    out: RolloutsFolder = Path("runs/rollouts"),
     scaffold: Annotated[
         str | None, typer.Option(help="Tools and shell of the policy; swe-agent by default, an expert's own at its steps.")
     ] = None,
@@ -76,7 +63,8 @@ def rollout(
         list[str] | None, typer.Option(help="Trajectory files, folders or globs to begin at steps of. Repeatable.")
     ] = None,
     snapshots: Annotated[
-        Path | None, typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again.")
+        Path | None,
+        typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again where one is kept."),
     ] = None,
     attempts: Attempts = 1,
     workers: LiveRollouts = 4,
@@ -93,11 +81,15 @@ def rollout(
     reruns: Reruns = 1,
     runtime: Runtime = None,
     overwrite: Overwrite = False,
+    cluster: ClusterName = "local",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
     """Let a policy solve tasks alone in sandboxes, and run their tests on what it leaves.
 
     Example: swe-srl rollout environments --model runs/quickstart --out runs/rollouts
+
+    On several machines: swe-srl rollout my-tasks --model runs/quickstart --cluster ray://head:10001 --images folder:/nfs/images
     """
     from dataclasses import replace
 
@@ -107,6 +99,7 @@ def rollout(
     from swe_srl.rollouts.run import LIMITS, RolloutOptions
     from swe_srl.rollouts.starts import parse_start
 
+    where = (cluster, shipping(images, cluster))
     model, prompt = _model_and_prompt(model, recipe)
     agent = AgentConfig(
         max_steps=max_steps, max_tokens=max_tokens, max_seconds=max_seconds, max_format_errors=max_format_errors
@@ -119,7 +112,7 @@ def rollout(
         PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds, engine),
         prompt,
         StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
-        RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns),
+        RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns, *where),
         say,
         test_command,
     )
@@ -146,7 +139,7 @@ def evaluate_tasks(
     read = {str(run): read_rollouts(run) for run in runs}
     if len(read) == 1:
         [(finished, unfinished)] = read.values()
-        _show_tasks(finished, unfinished, k, seed, predictions, attempt, as_json)
+        show_tasks(finished, unfinished, k, seed, predictions, attempt, as_json)
     elif predictions is not None:
         raise UserError("--predictions takes the patches of one folder: name one")
     else:
@@ -156,105 +149,7 @@ def evaluate_tasks(
     report_failures([{"id": rollout.id, "reason": _UNFINISHED} for rollout in left], "id")
 
 
-def evaluate_oracle_edit(
-    tasks: TaskFiles,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the rollouts; a run that was killed goes on in it.")] = Path(
-        "runs/oracle-edit"
-    ),
-    only: Only = None,
-    endpoint: ServedAt = None,
-    request_seconds: RequestSeconds = 300.0,
-    attempts: Attempts = 1,
-    workers: LiveRollouts = 4,
-    engine: Engine = "transformers",
-    temperature: Temperature = 0.0,
-    answer_tokens: AnswerTokens = 2048,
-    max_file_bytes: Annotated[int, typer.Option(min=1, help="A task with a larger file is reported, not cut.")] = 200_000,
-    test_command: TestCommand = None,
-    k: PassAt = None,
-    predictions: Predictions = None,
-    seed: Seed = 0,
-    retries: Retries = 1,
-    reruns: Reruns = 1,
-    runtime: Runtime = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Show a policy the issue and the files that the fix changes, apply its search/replace edits, and run the tests.
-
-    Example: swe-srl evaluate oracle-edit environments --model runs/quickstart
-    """
-    choice = (model, endpoint, request_seconds, engine, temperature, answer_tokens, seed)
-    config = {"setting": "oracle", "max_file_bytes": max_file_bytes}
-    options = (attempts, workers, retries, runtime, overwrite, reruns)
-    _evaluate_edits((tasks, only, test_command), choice, config, options, out, (k, predictions), as_json)
-
-
-def evaluate_localise_edit(
-    tasks: TaskFiles,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the rollouts; a run that was killed goes on in it.")] = Path(
-        "runs/localise-edit"
-    ),
-    only: Only = None,
-    endpoint: ServedAt = None,
-    request_seconds: RequestSeconds = 300.0,
-    attempts: Attempts = 1,
-    workers: LiveRollouts = 4,
-    engine: Engine = "transformers",
-    temperature: Temperature = 0.0,
-    answer_tokens: AnswerTokens = 2048,
-    max_files: Annotated[int, typer.Option(min=1, help="Files that the policy may name.")] = 5,
-    max_file_bytes: Annotated[int, typer.Option(min=1, help="A task with a larger file is reported, not cut.")] = 200_000,
-    test_command: TestCommand = None,
-    k: PassAt = None,
-    predictions: Predictions = None,
-    seed: Seed = 0,
-    retries: Retries = 1,
-    reruns: Reruns = 1,
-    runtime: Runtime = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Let a policy name the files to edit, from the issue and the tree of files; then as `oracle-edit`.
-
-    Example: swe-srl evaluate localise-edit environments --model runs/quickstart
-    """
-    choice = (model, endpoint, request_seconds, engine, temperature, answer_tokens, seed)
-    config = {"setting": "localise", "max_files": max_files, "max_file_bytes": max_file_bytes}
-    options = (attempts, workers, retries, runtime, overwrite, reruns)
-    _evaluate_edits((tasks, only, test_command), choice, config, options, out, (k, predictions), as_json)
-
-
-def _evaluate_edits(
-    chosen: tuple[list[Path], list[str] | None, str | None],
-    choice: tuple[str, str | None, float, Any, float, int, int],
-    config: dict[str, Any],
-    options: tuple[int, int, int, str | None, bool, int],
-    out: Path,
-    shown: tuple[list[int] | None, Path | None],
-    as_json: bool,
-) -> None:
-    from dataclasses import replace
-
-    from swe_srl.rollouts.command import PolicyChoice
-    from swe_srl.rollouts.edit_agent import EditConfig
-    from swe_srl.rollouts.edit_command import edit_command
-    from swe_srl.rollouts.run import LIMITS, RolloutOptions
-
-    model, endpoint, request_seconds, engine, temperature, answer_tokens, seed = choice
-    attempts, workers, retries, runtime, overwrite, reruns = options
-    key = os.environ.get("OPENAI_API_KEY") if endpoint else None
-    policy = PolicyChoice(_checkpoint(model)[0], endpoint, key, temperature, answer_tokens, seed, request_seconds, engine)
-    limits = replace(LIMITS, runtime=runtime)
-    rollouts = RolloutOptions(EditConfig(**config), attempts, workers, retries, limits, overwrite, reruns)
-    report = edit_command(*chosen, out, policy, rollouts, say)
-    _show_tasks(report.rollouts, report.unfinished, shown[0], seed, shown[1], 0, as_json)
-    report_failures(report.failed, "id")
-
-
-def _show_tasks(
+def show_tasks(
     finished: list[Any],
     unfinished: list[Any],
     k: list[int] | None,
@@ -263,6 +158,7 @@ def _show_tasks(
     attempt: int,
     as_json: bool,
 ) -> None:
+    """Show what rollouts resolve, after writing their predictions where a file is named."""
     from swe_srl.report.rollouts import task_tables
     from swe_srl.rollouts import tasks
 
@@ -318,14 +214,14 @@ def _model_and_prompt(model: str, recipe: Path | None) -> tuple[str, Any]:
     from swe_srl.recipes import load_recipe
     from swe_srl.training.data import prompt_options
 
-    model, own = _checkpoint(model)
+    model, own = checkpoint_of(model)
     recipe = recipe or own
     if own is not None:
         say(f"{model}, prompted as {recipe} says")
     return model, prompt_options(load_recipe(recipe).prompt if recipe else PromptSection())
 
 
-def _checkpoint(model: str) -> tuple[str, Path | None]:
+def checkpoint_of(model: str) -> tuple[str, Path | None]:
     """The model, and where it is a training's run folder, or weights that one keeps, its checkpoint and its recipe."""
     run = Path(model)
     if run.name.startswith("checkpoint") and (run.parent / "recipe.toml").is_file():

@@ -6,7 +6,7 @@ the one in which they were given, and no result depends on the node that made it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -37,6 +37,8 @@ class Job(Generic[Payload]):
     payload: Payload
     image: str | None = None
     """What its node should best hold already."""
+    node: str | None = None
+    """The node that it waits for, as long as that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,14 @@ class Cluster(Protocol):
         Closing the generator (use `contextlib.closing`: an exception of the caller's does not close it), or an exception in it,
         stops what is running and leaves nothing behind.
         """
+        ...
+
+    def nodes_for(self, needs: Needs) -> list[str]:
+        """The nodes that could take such a job."""
+        ...
+
+    def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> Mapping[str, Result | Exception]:
+        """Node → what a picklable call returns there, or why it does not within so many seconds."""
         ...
 
     def close(self) -> None:

@@ -60,6 +60,17 @@ class LocalCluster:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield Done(running.pop(future), future.result(), None, HERE)
 
+    def nodes_for(self, needs: Needs) -> list[str]:
+        """See `Cluster.nodes_for`."""
+        return [HERE]
+
+    def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> dict[str, Result | Exception]:
+        """See `Cluster.on_every_node`. The call takes what it takes."""
+        try:
+            return {HERE: call()}
+        except Exception as error:
+            return {HERE: error}
+
     def close(self) -> None:
         """Nothing is held between runs."""
 

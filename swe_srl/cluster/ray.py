@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import swe_srl
 from swe_srl.cluster.base import ONE_CPU, Done, Job, Needs, Payload, Result, Work
+from swe_srl.cluster.placing import Placed, place
 from swe_srl.errors import UserError
 
 CONTAINERS = "containers"
@@ -40,6 +41,8 @@ class RayCluster:
         Raises UserError where no cluster answers.
         """
         self._say, self._patience = say, patience
+        self._homes: dict[str, str] = {}
+        """Image → the node that a job of it ended on last."""
         self._joined = not ray.is_initialized()
         if self._joined:
             try:
@@ -60,15 +63,14 @@ class RayCluster:
         """
         waiting = iter(jobs)
         running: dict[Any, Job[Payload]] = {}
-        homes: dict[str, str] = {}
         shared = ray.put(work)
         options = _options(needs)
         moved = time.monotonic()
         try:
             while True:
-                room = self._wait_for_room(needs)
+                room = self._wait_for_room(lambda nodes: _wanted(needs, nodes))
                 while len(running) < room and (job := next(waiting, None)) is not None:
-                    running[self._submit(job, shared, options, homes)] = job
+                    running[self._submit(job, shared, options)] = job
                 if not running:
                     return
                 ended, _ = ray.wait(list(running), num_returns=1, timeout=_PACE_SECONDS)
@@ -76,7 +78,7 @@ class RayCluster:
                     moved = time.monotonic()
                     done = _fetch(running.pop(ended[0]), ended[0])
                     if done.job.image is not None and done.error is None:
-                        homes[done.job.image] = done.node
+                        self._homes[done.job.image] = done.node
                     yield done
                 elif time.monotonic() - moved > self._patience:
                     moved = time.monotonic()
@@ -85,6 +87,36 @@ class RayCluster:
         except BaseException:
             self._stop(work, list(running))
             raise
+
+    def place(
+        self,
+        make: Callable[[], Any],
+        *,
+        cpus: float = 1.0,
+        gpus: float = 0.0,
+        concurrency: int = 1,
+        seconds: float = 3600.0,
+        node: str | None = None,
+        restarts: int = 0,
+    ) -> Placed:
+        """What a picklable function makes, in a process of its own on a node that has so much free. It stays until closed.
+
+        concurrency: calls that it takes at a time, in threads; the others wait.
+        seconds: that making it may take, and each call that names no time-out.
+        node: id of the one that is preferred where it has room.
+        restarts: how often it is made again where its process or node is lost, and what was called then is called again.
+        Raises what `make` raises; UserError where no node has the room; PlaceLost where its process ends; TimeoutError.
+        """
+        self._wait_for_room(lambda _: {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value})
+        return place(make, cpus, gpus, concurrency, node, seconds, restarts, self._patience, self._say)
+
+    def here(self) -> str:
+        """Id of the node of this process; of the head, where the cluster was joined through its client port."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def most(self, resource: str) -> float:
+        """The most that one node has of a resource, by Ray's name of it."""
+        return max((float(node["Resources"].get(resource, 0.0)) for node in _alive()), default=0.0)
 
     def status(self, look: Callable[[], Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A row a node: its resources, and what `look` finds there (only `error` where it fails)."""
@@ -115,29 +147,32 @@ class RayCluster:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any], homes: Mapping[str, str]) -> Any:
+    def _submit(self, job: Job[Any], shared: Any, options: Mapping[str, Any]) -> Any:
         chosen = dict(options)
-        home = homes.get(job.image) if job.image is not None else None
-        if home is not None:
+        home = self._homes.get(job.image) if job.image is not None else None
+        if job.node is not None:
+            chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(job.node, soft=True)
+        elif home is not None:
             chosen["scheduling_strategy"] = NodeAffinitySchedulingStrategy(home, soft=True, _spill_on_unavailable=True)
         return _task.options(name=job.name, **chosen).remote(shared, job.payload, swe_srl.__version__)
 
-    def _wait_for_room(self, needs: Needs) -> int:
+    def _wait_for_room(self, wanting: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]) -> int:
         """How many jobs may be handed over: what the nodes can run at a time, and as many again to wait for them.
 
+        wanting: what one takes of its node, by Ray's names of resources, given the nodes.
         Raises UserError where no node that could take one has come within `patience`.
         """
         end = time.monotonic() + self._patience
         said = False
         while True:
             nodes = _alive()
-            wanted = _wanted(needs, nodes)
+            wanted = wanting(nodes)
             if room := sum(_fitting(node["Resources"], wanted) for node in nodes):
                 return 2 * room
             have = "; ".join(map(_described, nodes)) or "no node is alive"
             shown = ", ".join(f"{value:g} {name}" for name, value in wanted.items())
             if time.monotonic() > end:
-                raise UserError(f"no node of the cluster can take a job that needs {shown}: {have}")
+                raise UserError(f"no node of the cluster can take what needs {shown}: {have}")
             if not said:
                 said = True
                 self._say(f"waiting up to {self._patience:g} s for a node with {shown}: {have}")
@@ -153,8 +188,14 @@ class RayCluster:
         if late:
             self._say(f"{len(late)} nodes have not cleaned up; what runs there is removed by the next run")
 
+    def nodes_for(self, needs: Needs) -> list[str]:
+        """See `Cluster.nodes_for`."""
+        nodes = _alive()
+        wanted = _wanted(needs, nodes)
+        return [str(node["NodeID"]) for node in nodes if _fitting(node["Resources"], wanted)]
+
     def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> dict[str, Result | Exception]:
-        """Node id → what a picklable call returns there, or why it does not within so many seconds."""
+        """See `Cluster.on_every_node`; a node's name is its id."""
         asked = {
             _on_node.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(call): str(
                 node["NodeID"]
@@ -227,5 +268,5 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _described(node: Mapping[str, Any]) -> str:
-    shown = {name: value for name, value in node["Resources"].items() if name in ("CPU", "memory", CONTAINERS, DISK)}
+    shown = {name: value for name, value in node["Resources"].items() if name in ("CPU", "GPU", "memory", CONTAINERS, DISK)}
     return f"{node['NodeManagerHostname']} has " + ", ".join(f"{value:g} {name}" for name, value in shown.items())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,16 +16,15 @@ from typing import Any
 import docker
 
 from swe_srl.cache import cache_folder
-from swe_srl.cluster.base import Cluster, Job, Needs
+from swe_srl.cluster.base import Cluster, Job
 from swe_srl.cluster.local import LocalCluster
-from swe_srl.environments.docker import remove_containers_of_this_run, wait_for_daemon
+from swe_srl.environments.docker import wait_for_daemon
 from swe_srl.environments.fidelity import TrajectoryReplay, overall
-from swe_srl.environments.reaper import client_of_process, reap
 from swe_srl.environments.replay import replay_trajectory
 from swe_srl.environments.sandbox import Limits, SandboxUnavailable
-from swe_srl.environments.shipping import Shipping, fetch_image
 from swe_srl.environments.snapshots import Keep, SnapshotMap
 from swe_srl.environments.task import Task
+from swe_srl.environments.working import SandboxWork, needs_of
 from swe_srl.errors import UserError
 from swe_srl.trajectories.model import Trajectory
 
@@ -74,8 +72,8 @@ class ReplayReport:
 
 
 @dataclass
-class ReplayWork:
-    """Replays a trajectory from the image of its task, on whatever machine it is called."""
+class ReplayWork(SandboxWork):
+    """Replays a trajectory from the image of its task."""
 
     images: Mapping[str, str]
     """task id → image."""
@@ -89,48 +87,26 @@ class ReplayWork:
     retries: int = 1
     """How often a trajectory whose sandbox was lost is begun again."""
     keep: Keep = "none"
-    shipping: Shipping | None = None
-    """How other machines come to have the images."""
-    client: docker.DockerClient | None = None
-    """Of this machine; elsewhere the daemon that answers there."""
     snapshots: SnapshotMap | None = None
     """Of this machine; elsewhere states are noted there, and told with the result."""
 
-    def __post_init__(self) -> None:
-        self._stopping = threading.Event()
-
     def __getstate__(self) -> dict[str, Any]:
-        """What travels."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"client": None, "snapshots": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
+        return super().__getstate__() | {"snapshots": None}
 
     def __call__(self, trajectory: Trajectory, tick: Callable[[], None]) -> Replayed:
         image, task = self.images[trajectory.task_id], self.tasks.get(trajectory.task_id)
-        snapshots, client = self.snapshots, self.client
-        if client is None:
-            client = client_of_process()
-            if self.shipping is not None and task is not None:
-                try:
-                    fetch_image(client, image, task, self.shipping)
-                except UserError as error:
-                    lost = isinstance(error, SandboxUnavailable)
-                    return Replayed(TrajectoryReplay(trajectory.id, trajectory.task_id, (), 0.0, None, str(error), lost))
-            snapshots = None if self.keep == "none" else SnapshotMap(client, _node_folder(trajectory), self.keep)
+        snapshots, client = self.snapshots, self.daemon()
+        if task is not None:
+            try:
+                self.have(image, task)
+            except UserError as error:
+                lost = isinstance(error, SandboxUnavailable)
+                return Replayed(TrajectoryReplay(trajectory.id, trajectory.task_id, (), 0.0, None, str(error), lost))
+        if self.client is None and self.keep != "none":
+            snapshots = SnapshotMap(client, _node_folder(trajectory), self.keep)
         replay = self._replay(client, image, trajectory, tick, snapshots, task if self.grade else None)
         kept = () if snapshots is None or self.client is not None else snapshots.rows(trajectory.id)
         return Replayed(replay, kept)
-
-    def abort(self) -> None:
-        """See `Work.abort`."""
-        self._stopping.set()
-        if self.client is not None:
-            remove_containers_of_this_run(self.client)
-        else:
-            remove_containers_of_this_run(client_of_process())
-            reap(client_of_process())
 
     def _replay(
         self,
@@ -144,7 +120,7 @@ class ReplayWork:
         reached = _Furthest(tick)
         best = replay_trajectory(client, image, trajectory, self.limits, reached.step, snapshots, task, self.fresh_tests)
         attempts = 1
-        while best.lost and attempts <= self.retries and wait_for_daemon(client, self._stopping):
+        while best.lost and attempts <= self.retries and wait_for_daemon(client, self.stopping):
             attempts += 1
             reached.restart()
             latest = replay_trajectory(client, image, trajectory, self.limits, reached.step, snapshots, task, self.fresh_tests)
@@ -169,8 +145,7 @@ def replay_all(
     on_done: called in this thread as each trajectory ends.
     """
     report = ReplayReport()
-    limits = work.limits or Limits()
-    needs = Needs(limits.cpus, limits.memory_bytes, limits.disk_bytes)
+    needs = needs_of(work.limits or Limits())
     jobs = (Job(trajectory.id, trajectory, work.images[trajectory.task_id]) for trajectory in trajectories)
     with closing((cluster or LocalCluster(2)).run(work, jobs, needs, on_step)) as ends:
         for done in ends:

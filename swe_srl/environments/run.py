@@ -183,9 +183,9 @@ def _replay_matched(
                 options.limits,
                 options.retries,
                 options.snapshots,
-                options.shipping,
-                client,
                 snapshots,
+                shipping=options.shipping,
+                client=client,
             )
             replay_all(work, [run for run, _ in waiting], cluster, on_step=lambda: progress.advance(bar), on_done=keep)
     done.sort(key=lambda pair: pair[0].id)

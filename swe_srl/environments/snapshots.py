@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import docker
 
-from swe_srl.environments.docker import SNAPSHOTS, docker_errors, remove_image, snapshot_image
+from swe_srl.environments.docker import SNAPSHOTS, connect, docker_errors, remove_image, snapshot_image
 from swe_srl.environments.podman import image_names
 from swe_srl.environments.sandbox import Sandbox, Snapshot
 from swe_srl.errors import UserError
@@ -113,10 +113,19 @@ def kept_whole(client: docker.DockerClient, folder: Path) -> dict[str, int]:
     file = folder / FILE
     if not file.exists():
         return {}
-    with docker_errors("listing snapshots"):
-        there = {tag for image in client.api.images(SNAPSHOTS) for tag in image_names(image)}
+    there = _images(client)
     there |= {image for _, _, image, node in _rows(file) if node is not None}
     return {name: len(steps) for name, steps in read_map(file).items() if there.issuperset(steps.values())}
+
+
+def kept_here() -> set[str]:
+    """The images of all states that this machine's daemon keeps. Raises UserError where none answers."""
+    return _images(connect())
+
+
+def _images(client: docker.DockerClient) -> set[str]:
+    with docker_errors("listing snapshots"):
+        return {tag for image in client.api.images(SNAPSHOTS) for tag in image_names(image)}
 
 
 def _line(trajectory: str, k: int, image: str, node: str | None = None) -> str:

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from swe_srl.cluster.base import Cluster
+from swe_srl.cluster.local import LocalCluster
+from swe_srl.cluster.select import open_cluster
 from swe_srl.config import SamplingSection
 from swe_srl.environments.grading import patched_files
 from swe_srl.environments.task import Task, load_tasks
@@ -52,7 +55,7 @@ class PolicyChoice:
         """What of it decides rollouts, as JSON values."""
         own_name = self.endpoint is not None or self.model == EXPERT
         return {
-            "model": self.model if own_name else _absolute(self.model),
+            "model": self.model if own_name else absolute(self.model),
             "endpoint": self.endpoint,
             "sampling": {"temperature": self.temperature, "answer_tokens": self.answer_tokens, "seed": self.seed},
         }
@@ -89,9 +92,12 @@ def rollout_command(
     failed += left_out
     if not begin:
         raise nothing_to_do(failed)
-    with open_policy(choice, prompt, experts) as (policy, fitted):
+    with (
+        open_cluster(options.cluster, options.workers, say) as cluster,
+        open_policy(choice, prompt, experts, cluster) as (policy, fitted),
+    ):
         settings = {**choice.decisive(), "prompt": asdict(fitted), "start": str(start.rule)}
-        report = run_rollouts(begin, tasks, policy, out, settings, options, say)
+        report = run_rollouts(begin, tasks, policy, out, settings, options, say, cluster=cluster)
     report.failed = failed + report.failed
     return report
 
@@ -121,9 +127,12 @@ def nothing_to_do(failed: Sequence[Mapping[str, str]]) -> UserError:
 
 @contextmanager
 def open_policy(
-    choice: PolicyChoice, prompt: PromptOptions, experts: Sequence[Trajectory]
+    choice: PolicyChoice, prompt: PromptOptions, experts: Sequence[Trajectory], cluster: Cluster | None = None
 ) -> Iterator[tuple[Policy, PromptOptions]]:
-    """The policy, and the prompt options with the token budget that the model's context leaves."""
+    """The policy, and the prompt options with the token budget that the model's context leaves.
+
+    cluster: whose nodes ask the policy; None: this machine.
+    """
     if choice.engine != "transformers" and (choice.endpoint is not None or choice.model == EXPERT):
         raise UserError(f"--engine {choice.engine} samples from a model's folder or name: leave it out here")
     if choice.model == EXPERT and choice.endpoint is None:
@@ -138,6 +147,11 @@ def open_policy(
             seconds=choice.request_seconds,
         )
         yield EndpointPolicy(endpoint, prompt), prompt
+    elif cluster is not None and not isinstance(cluster, LocalCluster):
+        from swe_srl.rollouts.serving import serve_policy
+
+        with serve_policy(cluster, choice, prompt) as served:
+            yield served
     else:
         from swe_srl.policy.model import load_policy
         from swe_srl.policy.samplers.select import open_sampler
@@ -194,6 +208,6 @@ def _check(choice: PolicyChoice, start: StartChoice) -> None:
         raise UserError("--snapshots are states of experts: they need --start step:K or last:N")
 
 
-def _absolute(model: str) -> str:
+def absolute(model: str) -> str:
     """A folder's full name, so that the same folder is known again; another model's name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model

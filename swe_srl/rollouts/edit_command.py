@@ -12,6 +12,7 @@ from pathlib import Path
 from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
+from swe_srl.cluster.select import open_cluster
 from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
 from swe_srl.policy.prompts import PromptOptions
@@ -40,8 +41,11 @@ def edit_command(
     failed += left_out
     if not begin:
         raise nothing_to_do(failed)
-    with open_policy(choice, PromptOptions(), []) as (policy, _):
-        report = run_rollouts(begin, tasks, policy, out, choice.decisive(), options, say, edit)
+    with (
+        open_cluster(options.cluster, options.workers, say) as cluster,
+        open_policy(choice, PromptOptions(), [], cluster) as (policy, _),
+    ):
+        report = run_rollouts(begin, tasks, policy, out, choice.decisive(), options, say, edit, cluster)
     for rollout in report.rollouts:
         if rollout.exit_status in ("context", "unshowable"):
             say(f"{rollout.id}: was not asked for edits: {rollout.extra['edit']['reason']}")

@@ -107,6 +107,10 @@ class EndpointPolicy:
         self._closed = False
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It travels as what it was made of, its API key with it."""
+        return EndpointPolicy, (self._endpoint, self._options)
+
     def reply(self, step: Step, tools: Tools) -> Reply:
         """See `Policy.reply`."""
         return self.ask(render_messages(step, tools, self._options))

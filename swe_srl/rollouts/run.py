@@ -1,6 +1,6 @@
-"""Many rollouts at once: a pool of sandboxes, one policy, and a folder that keeps each as it ends.
+"""Many rollouts at once: the jobs of a cluster, one policy, and a folder that keeps each as it ends.
 
-Invariant: at most `workers` rollouts are live, each with one sandbox; whoever waits for the sampler holds no more than that.
+Invariant: at most `workers` rollouts are live here, each with one sandbox; whoever waits for the sampler holds no more than it.
 What the infrastructure ended is unfinished, never graded and never counted against the policy; the others go on. A rollout is
 judged by its final patch alone, in a sandbox that its policy was never in.
 """
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from swe_srl.environments.docker import DockerSandbox, check_runtime, pool_of_containers, wait_for_daemon
+from swe_srl.cluster import base
+from swe_srl.cluster.local import LocalCluster
+from swe_srl.environments.base_image import has_image
+from swe_srl.environments.docker import DockerSandbox, check_runtime, wait_for_daemon
 from swe_srl.environments.fidelity import Tested
 from swe_srl.environments.grading import can_grade
 from swe_srl.environments.hidden_tests import with_hidden_tests
@@ -27,7 +30,10 @@ from swe_srl.environments.patch import PatchError, final_patch
 from swe_srl.environments.reaper import connect_and_reap
 from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost, SandboxUnavailable
 from swe_srl.environments.shell import first_line
+from swe_srl.environments.shipping import Shipping, send_image
+from swe_srl.environments.snapshots import kept_here
 from swe_srl.environments.task import Task
+from swe_srl.environments.working import SandboxWork, needs_of
 from swe_srl.errors import UserError
 from swe_srl.rollouts.agent import FAULTS, Acted, AgentConfig, Destroyed, Policy, roll_out
 from swe_srl.rollouts.edit_agent import EditConfig, Writer
@@ -50,13 +56,17 @@ class RolloutOptions:
     attempts: int = 1
     """Rollouts from each start."""
     workers: int = 4
-    """Rollouts that are live at a time."""
+    """Rollouts that are live at a time on this machine, and images that are built."""
     retries: int = 1
     """How often one whose sandbox was lost is begun again."""
     limits: Limits = LIMITS
     overwrite: bool = False
     reruns: int = RERUNS
     """How often tests run again that did not pass."""
+    cluster: str = "local"
+    """Where: see `open_cluster`."""
+    shipping: Shipping = field(default_factory=Shipping)
+    """How the nodes of a cluster come to have images."""
 
 
 Act = Callable[[Any, Sandbox, Start, Any, Callable[[], None]], Acted]
@@ -79,6 +89,35 @@ class Job:
     attempt: int
     image: str
     key: str
+
+    def unfinished(self, policy: str, error: str) -> Trajectory:
+        """The rollout where nothing came of it."""
+        nothing = replace(self.start.trajectory, id=self.id, exit_status="sandbox_fault", model=policy)
+        return with_record(nothing, RolloutRecord(self.key, self.attempt, self.start.to_json(), error=error))
+
+
+@dataclass
+class RolloutWork(SandboxWork):
+    """Makes a rollout with its outcome, and says what failed, if anything."""
+
+    policy: Policy | Writer
+    options: RolloutOptions
+    act: Act = act_alone
+
+    def __call__(self, job: Job, tick: Callable[[], None]) -> tuple[Trajectory, str | None]:
+        """`tick` is called at each answer."""
+        client = self.daemon()
+        try:
+            self.have(job.image, job.task)
+        except UserError as error:
+            return job.unfinished(self.policy.name, str(error)), str(error)
+        return make_rollout(client, job, self.policy, self.options, self.stopping, self.act, tick)
+
+    def abort(self) -> None:
+        """See `Work.abort`."""
+        self.stopping.set()
+        self.policy.close()
+        super().abort()
 
 
 @dataclass(slots=True)
@@ -106,11 +145,13 @@ def run_rollouts(
     options: RolloutOptions,
     say: Callable[[str], None],
     act: Act = act_alone,
+    cluster: base.Cluster | None = None,
 ) -> RolloutReport:
     """Make what the folder `out` does not hold yet. Raises UserError where nothing can be begun.
 
     settings: what decides the rollouts beside the options and the tasks, as JSON values.
     act: takes the policy and `options.agent` as it needs them.
+    cluster: that of `options.cluster`, opened; None: this machine.
     """
     client = connect_and_reap()
     if options.limits.runtime:
@@ -121,6 +162,9 @@ def run_rollouts(
     needed = with_hidden_tests(client, needed, built, failed)
     report.failed += [{"id": name, "reason": reason} for name, reason in failed.items()]
     images = {name: image.tag for name, image in built.items()}
+    if options.cluster != "local":
+        for tag in sorted(set(images.values())):
+            send_image(client, tag, options.shipping, say)
     decided = {**settings, "agent": options.agent.model_dump(), "limits": asdict(options.limits), "reruns": options.reruns}
     jobs = [
         _job(start, needed[start.trajectory.task_id], attempt, images[start.trajectory.task_id], decided)
@@ -149,7 +193,9 @@ def run_rollouts(
                 except (OSError, ValueError) as failure:
                     report.failed.append({"id": rollout.id, "reason": f"it could not be written to {out}: {failure}"})
 
-            _run_all(client, waiting, policy, options, act, lambda: progress.advance(answered), keep)
+            work = RolloutWork(policy, options, act, shipping=options.shipping, client=client)
+            nodes = cluster or LocalCluster(options.workers)
+            _run_all(nodes, waiting, work, say, lambda: progress.advance(answered), keep)
     report.rollouts.sort(key=lambda rollout: rollout.id)
     return report
 
@@ -178,26 +224,35 @@ def _split(jobs: Sequence[Job], folder: RolloutFolder) -> tuple[list[Trajectory]
 
 
 def _run_all(
-    client: docker.DockerClient,
+    cluster: base.Cluster,
     jobs: Sequence[Job],
-    policy: Policy | Writer,
-    options: RolloutOptions,
-    act: Act,
+    work: RolloutWork,
+    say: Callable[[str], None],
     on_answer: Callable[[], None],
     on_done: Callable[[Trajectory, str | None], None],
 ) -> None:
     """Leaves no container behind, even on Ctrl-C. `on_done` is called in this thread as each rollout ends."""
-    stopping = threading.Event()
-    with pool_of_containers(client, options.workers) as pool:
-        try:
-            for future in as_completed(
-                [pool.submit(make_rollout, client, job, policy, options, stopping, act, on_answer) for job in jobs]
-            ):
-                on_done(*future.result())
-        except BaseException:
-            stopping.set()
-            policy.close()
-            raise
+    homes = _homes(cluster, {job.start.image for job in jobs if job.start.image}, say)
+    pieces = (base.Job(job.id, job, job.image, homes.get(job.start.image or "")) for job in jobs)
+    with closing(cluster.run(work, pieces, needs_of(work.options.limits), on_answer)) as ends:
+        for done in ends:
+            if done.result is not None:
+                on_done(*done.result)
+            else:
+                reason = done.error or "nothing came of it"
+                on_done(done.job.payload.unfinished(work.policy.name, reason), reason)
+
+
+def _homes(cluster: base.Cluster, states: Collection[str], say: Callable[[str], None]) -> dict[str, str]:
+    """Node by state. Says how many of the states no node has: there the steps before are executed again."""
+    if not states:
+        return {}
+    found = cluster.on_every_node(kept_here)
+    there = {node: kept & set(states) for node, kept in found.items() if not isinstance(kept, Exception)}
+    homes = {state: node for node, kept in there.items() for state in kept}
+    if gone := len(states) - len(homes):
+        say(f"{gone} of {len(states)} states are kept nowhere any more: the steps before them are executed again")
+    return homes
 
 
 def make_rollout(
@@ -239,9 +294,11 @@ def _make(
     tests, exact, test_seconds, error, lost = None, None, 0.0, None, False
     patch: bytes | PatchError | None = None
     try:
-        with DockerSandbox.start(client, job.start.image or job.image, options.limits) as sandbox:
-            exact = job.start.prepare(sandbox)
-            acted = act(policy, sandbox, job.start, options.agent, on_answer)
+        kept = job.start.image is not None and has_image(client, job.start.image)
+        start = job.start if kept else replace(job.start, image=None)
+        with DockerSandbox.start(client, start.image or job.image, options.limits) as sandbox:
+            exact = start.prepare(sandbox)
+            acted = act(policy, sandbox, start, options.agent, on_answer)
             on_acted()
             error, lost = acted.error, acted.trajectory.exit_status == "sandbox_fault"
             if acted.trajectory.exit_status == Destroyed.status:

@@ -43,7 +43,7 @@ class Start:
     image: str | None = None
     """A snapshot that holds the state; None for the task's own image."""
     prefix: tuple[Step, ...] = ()
-    """The expert's steps to execute in the task's image first; none where a snapshot is taken."""
+    """The expert's steps to execute in the task's image first, where there is no snapshot."""
     expert: tuple[str, int] | None = None
     """The expert's trajectory and k; None at the issue."""
     files: tuple[str, ...] = ()
@@ -135,9 +135,8 @@ def _at_step(step: Step, task: Task, snapshots: Path | None) -> Start:
         submission=None,
         extra=_extra(task),
     )
-    if snapshots is not None:
-        return Start(begun, find_snapshot(snapshots, step.id), expert=(expert.id, step.k))
-    return Start(begun, prefix=tuple(expert.steps())[: step.k], expert=(expert.id, step.k))
+    image = None if snapshots is None else find_snapshot(snapshots, step.id)
+    return Start(begun, image, tuple(expert.steps())[: step.k], (expert.id, step.k))
 
 
 def _extra(task: Task) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -42,7 +42,7 @@ from swe_srl.training.fitting import check_fit, context_of
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
 from swe_srl.training.objective import Objective
-from swe_srl.training.opening import end_again, finished_already
+from swe_srl.training.opening import end_again, finished_already, open_nodes
 from swe_srl.training.outcome import OutcomeBatches, StageRollouts, open_rollouts
 from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
@@ -56,6 +56,9 @@ from swe_srl.training.tracking import check_trackers, line, numbers, start_track
 from swe_srl.training.tree.select import engine_for
 from swe_srl.training.update import NotFiniteError, Updater
 from swe_srl.training.weights import add_adapter, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from swe_srl.cluster.ray import RayCluster
 
 
 @dataclass(slots=True)
@@ -95,9 +98,17 @@ class _Run:
 
 
 def train(
-    recipe: Recipe, out: Path, *, overwrite: bool = False, resume: bool = False, console: Console | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    console: Console | None = None,
+    cluster: str = "local",
 ) -> RunSummary:
     """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds), or go on with the run in it.
+
+    cluster: where the engines that sample run; `local`, or a Ray cluster (see `swe_srl.cluster.select`).
 
     Raises:
         UserError: the folder holds a run and neither `overwrite` nor `resume` is true, or none to resume; the recipe differs
@@ -115,7 +126,9 @@ def train(
         if processes.from_first("a look at the run folder", look):
             found = processes.from_first("the run's end", partial(end_again, recipe, folder, console))
             return replace(found, told=processes.first)
-        run = _prepare(recipe, folder, stack.enter_context(progress_bars(console)), started, accelerator, processes)
+        bars = stack.enter_context(progress_bars(console))
+        ray = None if cluster == "local" else stack.enter_context(open_nodes(cluster, processes, partial(say, bars.console)))
+        run = _prepare(recipe, folder, bars, started, accelerator, processes, ray)
         stack.enter_context(closing(run.sampler))
         data = run.dataset.summary() | {"fingerprint": fingerprint(run.dataset)}
         data |= {f"stage-{index + 1}-outcome": rollouts.summary() for index, rollouts in run.rollouts.items()}
@@ -139,7 +152,13 @@ def _begin(run: _Run, data: dict[str, Any], made_with: dict[str, Any], stack: Ex
 
 
 def _prepare(
-    recipe: Recipe, folder: RunFolder, bars: Bars, started: float, accelerator: Accelerator, processes: Processes
+    recipe: Recipe,
+    folder: RunFolder,
+    bars: Bars,
+    started: float,
+    accelerator: Accelerator,
+    processes: Processes,
+    cluster: RayCluster | None,
 ) -> _Run:
     """Load policy and data and check that they and the recipe fit each other, before anything is written."""
     check_trackers(recipe.tracking)
@@ -153,7 +172,7 @@ def _prepare(
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))
-    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer)
+    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, cluster)
     return _Run(
         recipe=recipe,
         accelerator=accelerator,

@@ -30,6 +30,6 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Modul
         return module
 
     yield load
-    for name in ("cases", "process"):
+    for name in ("cases", "process", "tables"):
         if name not in before:
             sys.modules.pop(name, None)

@@ -60,6 +60,12 @@ def test_no_command_an_unknown_one_and_an_unknown_option() -> None:
     assert "No such option: --jsn" in err
 
 
+def test_the_oracle_names_the_files_so_that_their_number_is_no_option_of_it() -> None:
+    status, out, err = run("evaluate", "oracle-edit", "environments", "--model", "m", "--max-files", "3")
+    assert (status, out) == (2, "")
+    assert "No such option: --max-files" in err
+
+
 def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
     process = start("doctor", "--json", env=NO_DAEMON)
     assert process.stdout is not None

@@ -21,30 +21,6 @@ pytestmark = pytest.mark.xdist_group("ray")
 _STORE = 80 * 1024**2
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    """A head that takes no jobs, and two nodes of two CPUs that take one container at a time."""
-    made = Nodes()
-    made.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
-    for _ in range(2):
-        made.add_node(num_cpus=2, resources={"containers": 1}, object_store_memory=_STORE)
-    ray.init(
-        address=made.address,
-        log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
-    )
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
-@pytest.fixture
-def cluster(nodes: Nodes) -> Iterator[RayCluster]:
-    with RayCluster(None, print, patience=20.0) as made:
-        yield made
-
-
 def jobs(count: int) -> list[Job[int]]:
     return [Job(f"job {number}", number) for number in range(count)]
 
@@ -96,14 +72,21 @@ def test_nodes_run_as_many_as_they_declare_and_few_wait_for_them(cluster: RayClu
     assert Counter(end.result for end in found) == Counter(range(40))
 
 
-def test_a_job_goes_to_the_node_that_has_its_image(cluster: RayCluster) -> None:
-    paired = [Job(f"job {n}", n, image=f"image {n % 2}") for n in range(12)]
-    homes: dict[str | None, list[str]] = {}
-    for end in cluster.run(Doubling(), iter(paired), Needs(cpus=2.0)):
-        homes.setdefault(end.job.image, []).append(end.node)
+def test_a_job_goes_to_the_node_that_has_its_image(cluster: RayCluster, tmp_path: Path) -> None:
+    work = Holding(tmp_path)
 
-    # The first of an image settles where it is; those handed over before that was known may be elsewhere.
-    assert all(Counter(nodes).most_common(1)[0][1] >= 4 for nodes in homes.values())
+    def at_once() -> Iterator[Job[int]]:
+        yield Job("a job", 0, image="a")
+        yield Job("b job", 1, image="b")
+        until(lambda: len(work.begun()) == 2)
+        (tmp_path / "go").touch()
+
+    homes = {end.job.image: end.node for end in cluster.run(work, at_once())}
+    assert len(set(homes.values())) == 2
+    for image in "abbaab":
+        until(lambda: ray.available_resources().get("containers") == 2.0)
+        [end] = cluster.run(Doubling(), [Job("again", 1, image=image)])
+        assert end.node == homes[image]
 
 
 def test_a_need_that_no_node_meets_is_said_with_what_there_is(cluster: RayCluster) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from docker import DockerClient
-from ray.cluster_utils import Cluster as Nodes
 from second_daemon import Daemon
+from two_machines import TwoMachines
 
 from swe_srl.cluster.local import LocalCluster
 from swe_srl.cluster.ray import RayCluster
@@ -34,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 NAME = "ttlbox-expiry-edge"
 TASK = load_tasks([ROOT / "environments"]).tasks[NAME]
 [EXPERT] = load([ROOT / f"trajectories/{NAME}.jsonl"])
-_STORE = 80 * 1024**2
 
 
 def _runs(count: int, *more: Turn) -> list[Trajectory]:
@@ -43,31 +39,6 @@ def _runs(count: int, *more: Turn) -> list[Trajectory]:
 
 
 SLOW = Turn("agent", "", "x", Action((ToolCall("bash", {"command": "sleep 2"}),)), Observation("OBSERVATION:\n", ""))
-
-
-class TwoMachines:
-    """A head without sandboxes and a node for each daemon, with room for two containers each."""
-
-    def __init__(self, other: Daemon, folder: Path) -> None:
-        self.other, self.nodes, self._folder = other, Nodes(), folder
-        self.nodes.add_node(num_cpus=0, object_store_memory=_STORE, include_dashboard=False)
-        self._node({})
-        self.second = self.add_second()
-        ray.init(address=self.nodes.address, log_to_driver=False, logging_level=logging.ERROR)
-
-    def add_second(self) -> object:
-        return self._node({"DOCKER_HOST": self.other.url, "SWE_SRL_CACHE": str(self._folder)})
-
-    def _node(self, env: dict[str, str]) -> object:
-        return self.nodes.add_node(num_cpus=4, resources={"containers": 2}, object_store_memory=_STORE, env_vars=env)
-
-
-@pytest.fixture(scope="module")
-def machines(other_daemon: tuple[Daemon, DockerClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoMachines]:
-    made = TwoMachines(other_daemon[0], tmp_path_factory.mktemp("cache"))
-    yield made
-    ray.shutdown()
-    made.nodes.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from swe_srl.cluster.placing import Placed
+
 
 @dataclass(frozen=True)
 class Doubling:
@@ -69,3 +71,46 @@ class Holding:
 
     def begun(self) -> set[int]:
         return {int(file.name.partition("-")[2]) for file in self.folder.glob("begun-*")}
+
+
+class Counting:
+    """Counts from a number; can refuse, wait, and be killed."""
+
+    def __init__(self, at: int = 0, noting: Path | None = None) -> None:
+        self.at, self._noting = at, noting
+
+    def add(self, number: int, *, twice: bool = False) -> int:
+        self.at += 2 * number if twice else number
+        return self.at
+
+    def process(self) -> int:
+        return os.getpid()
+
+    def refuse(self, what: str) -> None:
+        raise ValueError(f"no {what} is taken")
+
+    def kill_once(self, noting: Path) -> int:
+        """The process ends without a word the first time; afterwards where the count is."""
+        if not noting.exists():
+            noting.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        if self._noting is not None:
+            self._noting.touch()
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Adds the payload to a placed `Counting`."""
+
+    placed: Placed
+
+    def __call__(self, payload: int, tick: Callable[[], None]) -> int:
+        return int(self.placed.call("add", payload))
+
+    def abort(self) -> None: ...

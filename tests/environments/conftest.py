@@ -1,4 +1,4 @@
-"""Tiny tasks whose images take a second to build: a local folder, no setup."""
+"""Sandboxes that a module's tests share, and tiny tasks whose images take a second to build: a local folder, no setup."""
 
 from __future__ import annotations
 
@@ -8,11 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containers import SMALL
 from docker import DockerClient
 from tiny import FILES, MakeTask
 
+from swe_srl.environments.docker import DockerSandbox
 from swe_srl.environments.image import REPOSITORY
 from swe_srl.environments.task import Task, task_from_row
+
+
+@pytest.fixture(scope="module")
+def shared(client: DockerClient, base_image: str) -> Iterator[DockerSandbox]:
+    """One sandbox for tests that leave nothing behind."""
+    with DockerSandbox.start(client, base_image) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def small(client: DockerClient, base_image: str) -> Iterator[DockerSandbox]:
+    """One with limits that are quickly reached."""
+    with DockerSandbox.start(client, base_image, SMALL) as started:
+        yield started
 
 
 @pytest.fixture

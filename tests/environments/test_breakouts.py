@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from containers import said
 from docker import DockerClient
 from tiny import MakeTask
 
@@ -21,19 +22,6 @@ from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import ToolCall
 
 REFUSED = ("not permitted", "denied", "Read-only", "No such file", "Input/output error", "No such device")
-
-
-@pytest.fixture(scope="module")
-def shared(client: DockerClient, base_image: str) -> Iterator[DockerSandbox]:
-    """One sandbox for tests that leave nothing behind."""
-    with DockerSandbox.start(client, base_image) as started:
-        yield started
-
-
-def _said(sandbox: DockerSandbox, command: str, timeout: float = 20) -> str:
-    result = sandbox.execute(command, timeout=timeout)
-    assert result.returncode == 0, result.output
-    return result.output.strip()
 
 
 def _python(code: str) -> str:
@@ -77,14 +65,14 @@ _CALLS = {
 
 @pytest.mark.parametrize("call", _CALLS)
 def test_system_calls_that_reach_beyond_the_container(shared: DockerSandbox, call: str) -> None:
-    if _said(shared, "uname -m") != "x86_64":
+    if said(shared, "uname -m") != "x86_64":
         pytest.skip("the numbers are those of x86_64")
     words = " ".join(map(str, _CALLS[call]))
     if call.startswith("adjtimex"):  # its first word says what to set: reading alone is allowed
         code = _SYSTEM_CALL.replace("256)", "256); buffer[0] = 0x03; buffer[1] = 0x40")
     else:
         code = _SYSTEM_CALL
-    status, _, reason = _said(shared, f"{_python(code)} {words}").partition(" ")
+    status, _, reason = said(shared, f"{_python(code)} {words}").partition(" ")
     assert (status, reason) in (("-1", "Operation not permitted"), ("-1", "Function not implemented")), reason
 
 
@@ -117,7 +105,7 @@ def test_system_calls_that_reach_beyond_the_container(shared: DockerSandbox, cal
 def test_files_of_the_kernel_that_cannot_be_written(shared: DockerSandbox, path: str) -> None:
     """None is there, or none can be opened for writing; a plain file made in its place would be in the container."""
     code = f"import os\ntry:\n os.open({path!r}, os.O_WRONLY)\n print('open')\nexcept OSError as error:\n print(error.strerror)"
-    assert any(reason in _said(shared, _python(code)) for reason in REFUSED)
+    assert any(reason in said(shared, _python(code)) for reason in REFUSED)
 
 
 def test_files_of_the_kernel_that_tell_nothing(shared: DockerSandbox) -> None:
@@ -128,7 +116,7 @@ def test_files_of_the_kernel_that_tell_nothing(shared: DockerSandbox) -> None:
 
 
 def test_system_calls_are_filtered(shared: DockerSandbox) -> None:
-    assert _said(shared, "grep '^Seccomp:' /proc/self/status") == "Seccomp:\t2"
+    assert said(shared, "grep '^Seccomp:' /proc/self/status") == "Seccomp:\t2"
 
 
 # The clock
@@ -139,7 +127,7 @@ def test_the_clock_cannot_be_set(shared: DockerSandbox) -> None:
     set_it = _python("import time; time.clock_settime(time.CLOCK_REALTIME, 1e9)")
     for command in ("date -s 2001-01-01", set_it, "hwclock -w", "date -s @1 && true"):
         assert shared.execute(command, timeout=20).returncode != 0, command
-    assert -5 < float(_said(shared, "date +%s.%N")) - before < 60
+    assert -5 < float(said(shared, "date +%s.%N")) - before < 60
     assert -5 < time.time() - before < 60
 
 
@@ -170,7 +158,7 @@ def test_no_more_processor_time_than_the_limit(client: DockerClient, base_image:
             result = sandbox.execute(command, timeout=20)
             assert result.returncode != 0 or "Permission denied" in result.output, result.output
         began = time.monotonic()
-        seen = _said(sandbox, f"TIMEFORMAT='%U %S'; time {{ {_python(spin)} & {_python(spin)} & wait; }}", timeout=60)
+        seen = said(sandbox, f"TIMEFORMAT='%U %S'; time {{ {_python(spin)} & {_python(spin)} & wait; }}", timeout=60)
         wall = time.monotonic() - began
     used = sum(map(float, seen.split()[-2:]))
     assert 0.1 < used < 0.2 * wall + 0.15

@@ -37,21 +37,6 @@ NAME = TASK.name
 SUBMIT = "<think>\nDone.\n</think>\n<function=submit>\n</function>"
 
 
-@pytest.fixture(scope="module")
-def tiny_model(builtin_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of one random layer that takes the built-in model's tokens."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = load_tokenizer(builtin_model)
-    folder = tmp_path_factory.mktemp("tiny-model")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def _start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "swe_srl.cli", *map(str, arguments)]
     piped: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

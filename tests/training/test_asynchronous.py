@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from test_resume import RECIPE, await_a_new_line, everything, finish, folder, stop_in
+from test_resume import everything, finish, folder, stop_in
+from tiny_runs import RECIPE, until, updates
 
 from swe_srl.config import Recipe
 from swe_srl.errors import UserError
@@ -122,8 +123,7 @@ def test_killed_and_stopped_runs_go_on_as_if_nothing_had_happened(
     path = folder / "asynchronous-1.toml"
     process = killing.start(path, tmp_path / "killed")
     metrics = tmp_path / "killed" / "metrics.jsonl"
-    for _ in range(3):
-        await_a_new_line(metrics, process)
+    until(lambda: updates(tmp_path / "killed") >= 3)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -7,31 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
-from transformers import LlamaForCausalLM
+from tiny_models import save_policy
+from tiny_runs import RECIPE, until, updates
 
 from swe_srl.trajectories.storage import write_jsonl
 
 pytestmark = pytest.mark.xdist_group("vllm")
 
-RECIPE = """
-seed = 5
-[model]
-name = "{folder}/policy"
-device = "cpu"
-[data]
-train = ["{folder}/runs.jsonl"]
-hold_out_tasks = ["held-*"]
-[prompt]
-last_pairs = 0
-tool_descriptions = false
+RUN = """
 [sampling]
 engine = "vllm"
 restarts = 0
@@ -55,13 +43,9 @@ lr = 1e-3
 
 @pytest.fixture
 def folder(tmp_path: Path, vllm_engine: None) -> Path:
-    tokenizer: Any = tiny_tokenizer()
-    config = tiny_llama(len(tokenizer)).config
-    config.head_dim = 64  # vLLM on a CPU serves no smaller ones
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "policy")
-    tokenizer.save_pretrained(tmp_path / "policy")
+    save_policy(tmp_path / "policy", head_dim=64)  # vLLM on a CPU serves no smaller ones
     write_jsonl(tmp_path / "runs.jsonl", [trajectory("a", "lib-1", ["ls", "ls"]), trajectory("b", "held-1", ["ls"])])
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(folder=tmp_path))
+    (tmp_path / "recipe.toml").write_text((RECIPE + RUN).format(folder=tmp_path))
     return tmp_path
 
 
@@ -70,19 +54,6 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "swe_srl.cli", "train", *arguments]
     with (folder / "said").open("w") as said:
         return subprocess.Popen(command, stdout=said, stderr=said, text=True)
-
-
-def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, "the run has ended"
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
-def updates(run: Path) -> int:
-    metrics = run / "metrics.jsonl"
-    return metrics.read_text().count("\n") if metrics.exists() else 0
 
 
 def engine_of(trainer: subprocess.Popen[str]) -> tuple[psutil.Process, list[psutil.Process], list[Path]]:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conftest import tiny_tokenizer
 from docker import DockerClient
 from publishing import FIX, SMITH
+from tiny_models import tiny_tokenizer
 
 from swe_srl.config import DataSection, ModelSection, OutcomeStage, Recipe
 from swe_srl.environments.judging import judge

@@ -14,10 +14,10 @@ from typing import Any
 import killing
 import pytest
 import torch
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny_runs import RECIPE, learn_the_format, until, updates
 
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplerLost, SamplingOptions
@@ -26,28 +26,7 @@ from swe_srl.recipes import load_recipe
 from swe_srl.training import trainer
 from swe_srl.training.folder import RunFolder
 from swe_srl.training.trainer import train
-from swe_srl.trajectories.storage import write_jsonl
 
-RECIPE = """
-seed = 5
-[model]
-name = "{folder}/policy"
-device = "cpu"
-[data]
-train = ["{folder}/runs.jsonl"]
-hold_out_tasks = ["held-*"]
-[prompt]
-last_pairs = 0
-tool_descriptions = false
-"""
-LEARN_THE_FORMAT = """
-[[stages]]
-objective = "sft"
-updates = 60
-steps_per_update = 4
-lr = 1e-2
-schedule = "cosine"
-"""
 SFT = """
 [sampling]
 max_tokens = 4
@@ -91,16 +70,8 @@ kl_coefficient = 0.1
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trajectories, and a tiny policy that has learnt to answer in the right format most of the time."""
     folder = tmp_path_factory.mktemp("resume")
-    tokenizer: Any = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder / "policy")
-    tokenizer.save_pretrained(folder / "policy")
     runs = [trajectory("a", "lib-1", ["ls", "ls", "ls"]), trajectory("b", "lib-2", ["ls"]), trajectory("c", "held-1", ["ls"])]
-    write_jsonl(folder / "runs.jsonl", runs)
-    learn = RECIPE + "[evaluation]\nenabled = false\n" + LEARN_THE_FORMAT
-    (folder / "learn.toml").write_text(learn.format(folder=folder))
-    train(load_recipe(folder / "learn.toml"), folder / "learnt", console=Console(quiet=True))
-    (folder / "policy").rename(folder / "random")
-    (folder / "learnt" / "checkpoint").rename(folder / "policy")
+    learn_the_format(folder, runs)
     (folder / "sft.toml").write_text((RECIPE + SFT).format(folder=folder))
     (folder / "srl.toml").write_text((RECIPE + SRL).format(folder=folder))
     return folder
@@ -245,17 +216,14 @@ def test_sigterm_ends_the_command_with_status_0(folder: Path, tmp_path: Path) ->
     command = [sys.executable, "-m", "swe_srl.cli", "train"]
     options = ["--out", str(tmp_path / "run"), "--set", "stages.0.updates=1000", "--set", "evaluation.every=1000"]
     process = subprocess.Popen([*command, str(folder / "sft.toml"), *options], stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count("\n") < 3:
-        assert process.poll() is None
-        time.sleep(0.05)
+    until(lambda: updates(tmp_path / "run") >= 3, process)
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "SIGTERM: stopping after this update" in said
     assert "swe-srl train --resume" in said
     saved = json.loads(next(tmp_path.glob("run/checkpoints/*/progress.json")).read_text())
-    assert saved["updates"] == metrics.read_text().count("\n") >= 3
+    assert saved["updates"] == updates(tmp_path / "run") >= 3
 
 
 def test_a_signal_during_an_evaluation_loses_only_the_evaluation(
@@ -289,10 +257,10 @@ def test_an_engine_lost_while_it_samples_costs_no_update(folder: Path, tmp_path:
         patched.setattr(TransformersSampler, "sample", lost)
         with pytest.raises(UserError, match=r"^the engine has ended\n\d update\(s\) are kept; .*swe-srl train --resume"):
             train(recipe, tmp_path / "run", console=Console(quiet=True))
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().count("\n")
-    assert lines > 3, "otherwise it was not lost within the srl stage"
-    saved = json.loads((tmp_path / "run" / "checkpoints" / f"{lines:06d}" / "progress.json").read_text())
-    assert (saved["updates"], saved["stage"]) == (lines, 1)
+    kept = updates(tmp_path / "run")
+    assert kept > 3, "otherwise it was not lost within the srl stage"
+    saved = json.loads((tmp_path / "run" / "checkpoints" / f"{kept:06d}" / "progress.json").read_text())
+    assert (saved["updates"], saved["stage"]) == (kept, 1)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "unfinished"
     train(recipe, tmp_path / "run", resume=True, console=Console(quiet=True))
     assert everything(tmp_path / "run") == whole(folder, "srl")

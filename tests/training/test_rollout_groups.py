@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
+from tiny_models import tiny_llama, tiny_tokenizer
 
 from swe_srl.config import OutcomeStage
 from swe_srl.environments.fidelity import Tested

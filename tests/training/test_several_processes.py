@@ -11,36 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
 from rich.console import Console
 from safetensors.torch import load_file
+from tiny_runs import RECIPE, learn_the_format
 
 from swe_srl.recipes import load_recipe
 from swe_srl.training.trainer import train
-from swe_srl.trajectories.storage import write_jsonl
 
-RECIPE = """
-seed = 5
-[model]
-name = "{folder}/{policy}"
-[data]
-train = ["{folder}/runs.jsonl"]
-hold_out_tasks = ["held-*"]
-[prompt]
-last_pairs = 0
-tool_descriptions = false
-"""
-LEARN_THE_FORMAT = """
-[evaluation]
-enabled = false
-[[stages]]
-objective = "sft"
-updates = 60
-steps_per_update = 4
-lr = 1e-2
-schedule = "cosine"
-"""
 RUN = """
 [sampling]
 samples = 4
@@ -75,18 +53,13 @@ OF_ONE = {"seconds", "peak_memory_mb", "forward_tokens"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trajectories, and a tiny policy that has learnt to answer in the right format most of the time."""
     folder = tmp_path_factory.mktemp("several")
-    tokenizer: Any = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder / "random")
-    tokenizer.save_pretrained(folder / "random")
     runs = [
         trajectory("a", "lib-1", ["ls", "ls", "ls"]),
         trajectory("b", "lib-2", ["ls"]),
         trajectory("c", "held-1", ["ls"] * 2),
     ]
-    write_jsonl(folder / "runs.jsonl", runs)
-    (folder / "learn.toml").write_text((RECIPE + LEARN_THE_FORMAT).format(folder=folder, policy="random"))
-    train(load_recipe(folder / "learn.toml"), folder / "learnt", console=Console(quiet=True))
-    (folder / "recipe.toml").write_text((RECIPE + RUN).format(folder=folder, policy="learnt/checkpoint"))
+    learn_the_format(folder, runs)
+    (folder / "recipe.toml").write_text((RECIPE + RUN).format(folder=folder))
     return folder
 
 
@@ -183,6 +156,23 @@ def test_one_goes_on_where_two_with_sharded_weights_were_stopped(folder: Path, w
     assert "SIGTERM: stopped after" in errors
     alone(folder, run, resume=True)
     assert_alike(run, whole)
+
+
+def test_sharded_adapters_and_the_kl_to_the_model_without_them(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "recipe.toml", ["model.lora.rank=4"])
+    stage = recipe.stages[1].model_copy(update={"from_best": False, "kl_coefficient": 1.0, "updates": 3})
+    off = recipe.evaluation.model_copy(update={"enabled": False, "every": None, "best": None})
+    adapted = recipe.model_copy(update={"stages": [stage], "evaluation": off})
+    (folder / "adapted.toml").write_text(adapted.to_toml())
+    train(adapted, tmp_path / "one", console=Console(quiet=True))
+    process = launch(folder / "adapted.toml", "--out", tmp_path / "two", "--set", 'model.weights="sharded"')
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    one, two = (lines(tmp_path / name, "metrics.jsonl") for name in ("one", "two"))
+    updated = [line for line in one if "kl" in line]
+    assert updated[0]["kl"] == 0.0, "an adapter begins as nothing"
+    assert updated[-1]["kl"] > 1e-6
+    assert [{key: value for key, value in line.items() if key not in OF_ONE} for line in two] == close(one, 1e-4)
 
 
 def test_a_process_that_dies_ends_the_others(folder: Path, tmp_path: Path) -> None:

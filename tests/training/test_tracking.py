@@ -1,13 +1,12 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from accelerate import Accelerator
-from conftest import tiny_llama, tiny_tokenizer
 from hand_made import trajectory
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import save_policy
 
 from swe_srl.config import TrackingSection
 from swe_srl.errors import UserError
@@ -73,9 +72,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_shows_what_metrics_say(tmp_path: Path) -> None:
-    tokenizer: Any = tiny_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(tmp_path / "policy")
-    tokenizer.save_pretrained(tmp_path / "policy")
+    save_policy(tmp_path / "policy")
     write_jsonl(tmp_path / "runs.jsonl", [trajectory("a", "lib-1"), trajectory("b", "held-1", ["ls"])])
     (tmp_path / "recipe.toml").write_text(f"""
 [model]

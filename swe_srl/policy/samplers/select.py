@@ -7,23 +7,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from swe_srl.config import SamplingSection
+from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler
 
 if TYPE_CHECKING:
+    from swe_srl.cluster.ray import RayCluster
     from swe_srl.policy.samplers.fleet import Fitting
     from swe_srl.policy.samplers.hosting import Hosts
 
 
-def open_sampler(sampling: SamplingSection, model: Any, tokenizer: Any) -> Sampler:
+def open_sampler(sampling: SamplingSection, model: Any, tokenizer: Any, cluster: RayCluster | None = None) -> Sampler:
     """A sampler of the model's present weights, to be closed when it has served.
 
+    cluster: whose nodes engines run on; None: this machine.
     Raises UserError where the engine is not there or cannot do what the recipe asks for.
     """
     if sampling.engine == "vllm-server":
+        if cluster is not None:
+            raise UserError("--cluster starts engines on its nodes, and 'vllm-server' is one that runs already: leave one out")
         from swe_srl.policy.samplers.vllm_server import VllmServerSampler
 
         return VllmServerSampler(model, tokenizer, sampling.vllm)
-    if not sampling.has_engines:
+    if cluster is None and not sampling.has_engines:
         from swe_srl.policy.samplers.transformers import TransformersSampler
 
         return TransformersSampler(model, tokenizer)
@@ -31,13 +36,13 @@ def open_sampler(sampling: SamplingSection, model: Any, tokenizer: Any) -> Sampl
     from swe_srl.policy.samplers.weights import room_for
 
     device = next(model.parameters()).device.type
-    fitting = _fitting(sampling, device)
+    fitting = _fitting(sampling, device, cluster)
     room = room_for(model, fitting.dtype)
-    hosts = _processes(sampling, device, room)
+    hosts = _processes(sampling, device, room) if cluster is None else _nodes(sampling, device, cluster)
     return Fleet(model, tokenizer, fitting, hosts, room)
 
 
-def _fitting(sampling: SamplingSection, device: str) -> Fitting:
+def _fitting(sampling: SamplingSection, device: str, cluster: RayCluster | None) -> Fitting:
     import torch
 
     from swe_srl.policy.samplers import transformers
@@ -45,7 +50,7 @@ def _fitting(sampling: SamplingSection, device: str) -> Fitting:
     from swe_srl.policy.samplers.routing import families
     from swe_srl.policy.samplers.vllm import vllm_arguments
 
-    each = max(1, torch.get_num_threads() // sampling.engines)
+    each = max(1, torch.get_num_threads() // sampling.engines) if cluster is None else _threads(cluster)
     made = partial(Fitting, count=sampling.engines, restarts=sampling.restarts)
     if sampling.engine == "vllm":
         return made(
@@ -81,3 +86,22 @@ def _processes(sampling: SamplingSection, device: str, room: Any) -> Hosts:
         own = own_devices(sampling.engines, sampling.vllm.tensor_parallel, visible)
         environments = [{"CUDA_VISIBLE_DEVICES": ",".join(devices)} for devices in own]
     return ProcessHosts("vllm" if sampling.engine == "vllm" else "transformers", environments, room)
+
+
+def _nodes(sampling: SamplingSection, device: str, cluster: RayCluster) -> Hosts:
+    """vLLM for GPUs takes as many as a model is split over, transformers one where the trainer has one."""
+    from swe_srl.policy.samplers.clustered import NodeHosts
+    from swe_srl.policy.samplers.vllm import check_installed
+
+    if sampling.engine == "vllm":
+        gpus = 0 if check_installed(sampling.vllm) else sampling.vllm.tensor_parallel
+        return NodeHosts(cluster, "vllm", 1 if gpus else _threads(cluster), gpus)
+    gpus = int(device == "cuda")
+    return NodeHosts(cluster, "transformers", 1 if gpus else _threads(cluster), gpus)
+
+
+def _threads(cluster: RayCluster) -> int:
+    """CPUs of an engine without a GPU: as many as the trainer has, or the largest node."""
+    import torch
+
+    return max(1, min(torch.get_num_threads(), int(cluster.most("CPU"))))

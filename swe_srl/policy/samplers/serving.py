@@ -25,8 +25,10 @@ from typing import Any, Literal, Protocol
 from swe_srl.policy.base import Sample, SamplingOptions
 
 EngineKind = Literal["vllm", "transformers"]
-Weights = Path | Mapping[str, bytes]
-"""A model's folder, or its files by name where engines share no disk with the trainer."""
+Files = Mapping[str, Any]
+"""What files hold, by name: bytes, or an array of them."""
+Weights = Path | Callable[[], Files]
+"""A model's folder, or what fetches its files where engines share no disk with the trainer."""
 Part = tuple[Sequence[Sequence[int]], Sequence[int]]
 """Prompts that belong together, and their places in the call of `Sampler.sample` that they are of."""
 
@@ -89,7 +91,7 @@ def as_folder(weights: Weights, home: Path) -> Iterator[Path]:
     folder = home / "taken"
     folder.mkdir()
     try:
-        for name, content in weights.items():
+        for name, content in weights().items():
             (folder / name).write_bytes(content)
         yield folder
     finally:
