@@ -113,7 +113,7 @@ def test_killed_and_stopped_runs_go_on_as_if_nothing_had_happened(
     assert sum(not line["skipped"] for line in expected["metrics"]) >= 2, "otherwise there is nothing to be lost"
 
     with monkeypatch.context() as patched:
-        stop_in(3, signal.SIGTERM, patched)
+        stop_in(2, signal.SIGTERM, patched)
         train(made, tmp_path / "stopped", console=Console(quiet=True))
     [checkpoint] = (tmp_path / "stopped" / "checkpoints").iterdir()
     assert (checkpoint / "ahead.json").is_file()
