@@ -1,7 +1,7 @@
 # The trainer's own image: the package with its extras, what ships with it, and the quickstart's model.
 #
 #   make image                                             # or: docker build -t swe-srl .
-#   docker run --rm -v swe-srl-runs:/home/trainer/runs swe-srl train recipes/sft.toml
+#   docker run --rm -v swe-srl-runs:/home/trainer/runs swe-srl train recipes/quickstart.toml
 #
 # BASE     any image with Python 3.11 and git; both stages start from it.
 # EXTRAS   of pyproject.toml, separated by commas; none for a small image without torch.

@@ -21,7 +21,7 @@ CONTENTS = {
     "Start": ["install", "tour", "own-trajectories", "own-tasks", "own-model"],
     "How it works": ["replay", "rewards", "rewards-by-example", "training", "algorithms", "rollouts"],
     "The parts": ["trajectories", "scaffolds", "sandboxes", "samplers"],
-    "Running": ["planning", "runs", "cluster", "security", "troubleshooting"],
+    "Running": ["planning", "runs", "cluster", "operations", "security", "troubleshooting"],
     "Reference": ["reference/recipe", "reference/commands", "reference/task"],
     "Measured": ["fidelity"],
     "Inside": ["design", "contributing"],

@@ -79,6 +79,13 @@ def shipping(images: str | None, cluster: str) -> Any:
     return Shipping.parse(images or "build")
 
 
+def effects_where(cluster: str, images: str | None, tasks: list[Path] | None, replay: Path | None) -> tuple[str, Any]:
+    """The cluster on which effects are found and how it gets images. Raises UserError where none are to be found."""
+    if cluster != "local" and not (tasks or replay):
+        raise UserError("--cluster says where effects are found: add --tasks or --replay, or leave it out")
+    return cluster, shipping(images, cluster)
+
+
 def with_quiet(command: Any, option: Any = None) -> Any:
     """The command, and every command below it, with the option --quiet."""
     option = option or _quiet_option()

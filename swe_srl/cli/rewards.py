@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from swe_srl.cli.options import Json, Sources
+from swe_srl.cli.options import ClusterName, Images, Json, Sources, effects_where
 from swe_srl.cli.output import output, report_failures, say, track
 from swe_srl.errors import UserError
 
@@ -27,6 +27,8 @@ def audit(
     replay: Annotated[Path | None, typer.Option(help="Also audit effects, in forks of this replay's snapshots.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Forks at a time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds an action may take in a fork.")] = 60.0,
+    cluster: ClusterName = "local",
+    images: Images = None,
     report: Annotated[Path | None, typer.Option(help="Also write a page to this HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -39,29 +41,33 @@ def audit(
     from swe_srl.rewards.audit import audit_controls, audit_samples, summary
     from swe_srl.rewards.parts import text_parts
 
+    where, way = effects_where(cluster, images, tasks, replay)
     found, bad = _steps(sources)
-    bars: Any = nullcontext()
     parts = text_parts()
-    if tasks or replay:
-        from swe_srl.environments.task import load_tasks
-        from swe_srl.rewards.executing import effect_part
-        from swe_srl.terminal import progress
+    with ExitStack() as opened:
+        if tasks or replay:
+            from swe_srl.cluster.select import open_cluster
+            from swe_srl.environments.task import load_tasks
+            from swe_srl.rewards.executing import Nodes, effect_part
+            from swe_srl.terminal import progress
 
-        options = EffectReward(
-            tasks=[str(path) for path in tasks or ()],
-            replay=str(replay) if replay else None,
-            workers=workers,
-            timeout_seconds=timeout,
-        )
-        bars = progress()
-        bar = bars.add_task("executing actions", total=None)
-        parts["effect"] = effect_part(options, lambda done, total: bars.update(bar, completed=done, total=total))
-        if not replay:
-            known = load_tasks(tasks or ()).tasks
-            found = [step for step in found if step.trajectory.task_id in known]
-    if not found:
-        raise UserError(f"{', '.join(sources)}: no step that can be audited" + (" with these tasks" if tasks else ""))
-    with bars:
+            options = EffectReward(
+                tasks=[str(path) for path in tasks or ()],
+                replay=str(replay) if replay else None,
+                workers=workers,
+                timeout_seconds=timeout,
+            )
+            nodes = None
+            if where != "local":
+                nodes = Nodes(opened.enter_context(open_cluster(where, workers, say)), way, say)
+            bars = opened.enter_context(progress())
+            bar = bars.add_task("executing actions", total=None)
+            parts["effect"] = effect_part(options, lambda done, total: bars.update(bar, completed=done, total=total), nodes)
+            if not replay:
+                known = load_tasks(tasks or ()).tasks
+                found = [step for step in found if step.trajectory.task_id in known]
+        if not found:
+            raise UserError(f"{', '.join(sources)}: no step that can be audited" + (" with these tasks" if tasks else ""))
         if samples is not None:
             groups = _groups(samples)
             audited, unknown = audit_samples(groups[:steps], {step.id: step for step in found}, parts, _progress)

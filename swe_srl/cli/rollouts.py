@@ -33,6 +33,7 @@ from swe_srl.cli.options import (
     TaskFiles,
     Temperature,
     TestCommand,
+    effects_where,
     shipping,
 )
 from swe_srl.cli.output import output, report_failures, say
@@ -65,6 +66,15 @@ def rollout(
     snapshots: Annotated[
         Path | None,
         typer.Option(help="Run folder of `replay --snapshot`: fork its states, and execute no step again where one is kept."),
+    ] = None,
+    own_history: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Ask the policy at the expert's steps before the start, too; where its action is at least this similar, it "
+            "goes on with its own turn instead of the expert's.",
+        ),
     ] = None,
     attempts: Attempts = 1,
     workers: LiveRollouts = 4,
@@ -111,7 +121,7 @@ def rollout(
         out,
         PolicyChoice(model, endpoint, key, temperature, answer_tokens, seed, request_seconds, engine),
         prompt,
-        StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold),
+        StartChoice(parse_start(start), tuple(experts or ()), snapshots, scaffold, own_history),
         RolloutOptions(agent, attempts, workers, retries, replace(LIMITS, runtime=runtime), overwrite, reruns, *where),
         say,
         test_command,
@@ -187,6 +197,8 @@ def evaluate_steps(
     replay: Annotated[Path | None, typer.Option(help="Also execute them, in forks of this replay's snapshots.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Forks at a time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds an answer may take in a fork.")] = 60.0,
+    cluster: ClusterName = "local",
+    images: Images = None,
     to: Annotated[Path | None, typer.Option("--to", help="Also write every step and sample to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -198,12 +210,13 @@ def evaluate_steps(
     from swe_srl.report.rollouts import step_tables
     from swe_srl.rollouts.step_command import StepChoice, evaluate_steps_command
 
+    where = effects_where(cluster, images, tasks, replay)
     model, prompt = _model_and_prompt(model, recipe)
     effects = None
     if tasks or replay:
         forked = [str(path) for path in tasks or ()]
         effects = EffectReward(tasks=forked, replay=str(replay) if replay else None, workers=workers, timeout_seconds=timeout)
-    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed, engine, effects)
+    choice = StepChoice(model, samples, temperature, answer_tokens, max_steps, seed, engine, effects, *where)
     found = evaluate_steps_command(sources, choice, prompt, to, say)
     output(as_json, found.to_json(), lambda: step_tables(found.estimates(), found.parts()))
 

@@ -24,6 +24,7 @@ from docker.transport import UnixHTTPAdapter
 from docker.types import LogConfig, Ulimit
 from requests.exceptions import RequestException
 
+from swe_srl.cluster.meters import SANDBOXES
 from swe_srl.cluster.local import threads
 from swe_srl.environments.disk import disk_guard
 from swe_srl.environments.ending import ended_from_inside
@@ -165,6 +166,7 @@ class DockerSandbox:
         self._shell = Shell(container)
         self._disk = disk_guard(container.client)  # type: ignore[arg-type]  # a container that came from a client has one
         self._closed = False
+        SANDBOXES.add(1)
 
     @classmethod
     def start(cls, client: docker.DockerClient, image: str, limits: Limits | None = None) -> DockerSandbox:
@@ -287,6 +289,7 @@ class DockerSandbox:
         """See `Sandbox.close`."""
         if not self._closed:
             self._closed = True
+            SANDBOXES.add(-1)
             self._disk.forget(str(self.container.id))
             with docker_errors("removing a sandbox"):
                 remove_container(self.container)

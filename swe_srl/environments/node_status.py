@@ -1,10 +1,12 @@
-"""What a node of a cluster holds: containers, images, states.
+"""What a node of a cluster holds: containers, images, states, engines.
 
 Invariant: read only; a node without a daemon is a row that says so.
 """
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 from swe_srl.environments.docker import SNAPSHOTS, connect, docker_errors
@@ -13,9 +15,12 @@ from swe_srl.environments.podman import image_names
 from swe_srl.environments.runs import RUN_LABEL
 from swe_srl.errors import UserError
 
+_ENGINE = b"swe_srl.policy.samplers.vllm_engine"
+
 
 def node_status() -> dict[str, Any]:
-    """Of this machine: sandboxes now, task images, snapshots, and what is wrong with its daemon, if anything."""
+    """Of this machine: sandboxes now, task images, snapshots, engines, and what is wrong with its daemon, if anything."""
+    engines = {"engines": _engines()}
     try:
         client = connect()
         with docker_errors("asking the daemon"):
@@ -26,7 +31,17 @@ def node_status() -> dict[str, Any]:
             "sandboxes": len(running),
             "task_images": sum(name.startswith(f"{REPOSITORY}:") for name in names),
             "snapshots": sum(name.startswith(f"{SNAPSHOTS}:") for name in names),
+            **engines,
             "error": None,
         }
     except UserError as error:
-        return {"sandboxes": None, "task_images": None, "snapshots": None, "error": str(error)}
+        return {"sandboxes": None, "task_images": None, "snapshots": None, **engines, "error": str(error)}
+
+
+def _engines() -> int:
+    """The processes of vLLM engines that this project has started here."""
+    found = 0
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += _ENGINE in file.read_bytes().split(b"\0")
+    return found

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import docker
 
+from swe_srl.cluster.base import Cluster, Needs
 from swe_srl.environments.docker import SNAPSHOTS, connect, docker_errors, remove_image, snapshot_image
 from swe_srl.environments.podman import image_names
 from swe_srl.environments.sandbox import Sandbox, Snapshot
@@ -121,6 +122,15 @@ def kept_whole(client: docker.DockerClient, folder: Path) -> dict[str, int]:
 def kept_here() -> set[str]:
     """The images of all states that this machine's daemon keeps. Raises UserError where none answers."""
     return _images(connect())
+
+
+def find_homes(cluster: Cluster, states: Collection[str], needs: Needs) -> dict[str, str]:
+    """State → the node that keeps it and could take a job that forks it, for those states that have one which answers."""
+    if not states:
+        return {}
+    found, able = cluster.on_every_node(kept_here), cluster.nodes_for(needs)
+    there = {node: kept for node, kept in found.items() if node in able and not isinstance(kept, Exception)}
+    return {state: node for node, kept in there.items() for state in kept.intersection(states)}
 
 
 def _images(client: docker.DockerClient) -> set[str]:

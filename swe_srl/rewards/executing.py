@@ -7,16 +7,20 @@ states. What cannot be found, or leaves nothing to compare, is unscored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from swe_srl.cache import cache_folder
+from swe_srl.cluster.base import Cluster
 from swe_srl.config import EffectReward
 from swe_srl.environments.image import build_image
 from swe_srl.environments.reaper import connect_and_reap
+from swe_srl.environments.shipping import Shipping, send_image
 from swe_srl.environments.task import load_tasks
 from swe_srl.errors import UserError
 from swe_srl.rewards.effect import effect_similarity
 from swe_srl.rewards.forks import EffectCache, Fault, Forks
+from swe_srl.rewards.node_forks import OnNodes
 from swe_srl.rewards.reward import Part, Unscored
 from swe_srl.rewards.states import States
 from swe_srl.scaffolds.base import Action
@@ -25,24 +29,48 @@ from swe_srl.trajectories.model import Step
 NOTHING = Unscored("neither action left anything to compare")
 
 
-def effect_part(options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None) -> Part:
-    """The reward; `progress` is that of `Forks`. Raises UserError where there is no daemon, no snapshot or no task."""
-    forks = open_forks(options, progress)
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Where forks are had elsewhere."""
+
+    cluster: Cluster
+    shipping: Shipping
+    say: Callable[[str], None]
+
+
+def effect_part(
+    options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None, nodes: Nodes | None = None
+) -> Part:
+    """The reward; see `open_forks`."""
+    forks = open_forks(options, progress, nodes)
     return lambda pairs: effect_values(forks, [(step, answer.action) for step, answer in pairs if answer.action is not None])
 
 
-def open_forks(options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None) -> Forks:
-    """A pool of forks as a recipe describes it. Raises UserError where there is no daemon, no snapshot or no task."""
+def open_forks(
+    options: EffectReward, progress: Callable[[int, int], None] = lambda done, total: None, nodes: Nodes | None = None
+) -> Forks:
+    """A pool of forks as a recipe describes it. Raises UserError where there is no daemon, no snapshot or no task.
+
+    progress: that of `Forks`. nodes: where actions are executed; None: here.
+    """
     tasks = load_tasks([Path(path) for path in options.tasks])
     if tasks.bad:
         raise UserError("rewards.effect.tasks: " + "; ".join(f"{origin}: {reason}" for origin, reason in tasks.bad))
     client = connect_and_reap()
 
     def image_of(name: str) -> str | None:
-        return build_image(client, tasks.tasks[name]).tag if name in tasks.tasks else None
+        if name not in tasks.tasks:
+            return None
+        tag = build_image(client, tasks.tasks[name]).tag
+        if nodes is not None:
+            send_image(client, tag, nodes.shipping, nodes.say)
+        return tag
 
     states = States(client, replay=Path(options.replay) if options.replay else None, image_of=image_of)
     cache = EffectCache(Path(options.cache) if options.cache else cache_folder("effects"))
+    execute = None
+    if nodes is not None:
+        execute = OnNodes(nodes.cluster, states, tasks.tasks, nodes.shipping, options.timeout_seconds)
     return Forks(
         client,
         states,
@@ -52,6 +80,7 @@ def open_forks(options: EffectReward, progress: Callable[[int, int], None] = lam
         max_seconds=options.max_seconds,
         max_executions=options.max_executions,
         progress=progress,
+        execute=execute,
     )
 
 

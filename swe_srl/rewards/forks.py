@@ -12,8 +12,9 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,12 @@ class Fault:
     reason: str
 
 
+Executed = tuple[str, Effect | Fault, float]
+"""A key, its effect, and the seconds that its fork lived."""
+Executor = Callable[[Mapping[str, tuple[Step, Action]], float | None], Generator[Executed, None, None]]
+"""What each of some actions does, by key; the deadline is of the monotonic clock. Closed, it leaves no container."""
+
+
 @dataclass(slots=True)
 class Spent:
     """What finding effects has cost so far."""
@@ -97,17 +104,20 @@ class Forks:
         max_executions: int | None = None,
         limits: Limits | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        execute: Executor | None = None,
     ) -> None:
         """timeout_seconds: of one action, where its trajectory has no shorter one.
 
         max_seconds: of one call of `effects`; what has not begun by then is a fault.
         max_executions: of one call, too; the actions first asked for are executed.
         progress: called with how many of the actions to be executed have been, and how many there are.
+        execute: executes them elsewhere; None: in forks on this machine.
         """
         self._client, self._states, self._cache = client, states, cache
         self._workers, self._timeout, self._max_seconds = workers, timeout_seconds, max_seconds
         self._most = max_executions
         self._limits, self._progress = limits, progress
+        self._execute: Executor = execute or self.execute
         self.spent = Spent()
 
     def effects(self, wanted: Sequence[tuple[Step, Action]]) -> list[Effect | Fault]:
@@ -128,16 +138,22 @@ class Forks:
                 found[key] = Fault(f"the limit of {self._most} executed actions was reached")
                 self.spent.faults += 1
         if missing:
-            with pool_of_containers(self._client, self._workers) as pool:
-                lost = self._states.prepare([step for step, _ in missing.values()], pool, deadline)
-                futures: dict[str, Future[tuple[Effect | Fault, float]]] = {
-                    key: pool.submit(self._one, step, action, lost.get(self._states.key(step)), deadline)
-                    for key, (step, action) in missing.items()
-                }
-                for done, (key, future) in enumerate(futures.items(), 1):
-                    found[key] = self._noted(key, *future.result())
-                    self._progress(done, len(futures))
+            with closing(self._execute(missing, deadline)) as executed:
+                for done, (key, effect, seconds) in enumerate(executed, 1):
+                    found[key] = self._noted(key, effect, seconds)
+                    self._progress(done, len(missing))
         return [found[key] for key in keys]
+
+    def execute(self, missing: Mapping[str, tuple[Step, Action]], deadline: float | None) -> Generator[Executed, None, None]:
+        """An `Executor`, on this machine."""
+        with pool_of_containers(self._client, self._workers) as pool:
+            lost = self._states.prepare([step for step, _ in missing.values()], pool, deadline)
+            futures: dict[str, Future[tuple[Effect | Fault, float]]] = {
+                key: pool.submit(self._one, step, action, lost.get(self._states.key(step)), deadline)
+                for key, (step, action) in missing.items()
+            }
+            for key, future in futures.items():
+                yield key, *future.result()
 
     def _key(self, step: Step, action: Action) -> str:
         run = step.trajectory

@@ -32,11 +32,13 @@ class States:
         client: docker.DockerClient,
         *,
         replay: Path | None = None,
+        kept: Mapping[str, Mapping[int, str]] | None = None,
         image_of: Callable[[str], str | None] = lambda task: None,
         limits: Limits | None = None,
     ) -> None:
         """Args:
             replay: run folder of a replay whose snapshots are taken where there are some.
+            kept: such snapshots themselves, by trajectory and step.
             image_of: a task's image by the task's id, from which the steps before are executed again elsewhere; None for an
                 unknown task. It may raise UserError.
 
@@ -46,7 +48,7 @@ class States:
         self._image_of = image_of
         self._images: dict[str, str | None] = {}
         self._failed: dict[str, str] = {}
-        self._kept: dict[str, dict[int, str]] = {}
+        self._kept: Mapping[str, Mapping[int, str]] = kept or {}
         self._made: dict[str, str] = {}
         if replay is not None:
             if not (replay / FILE).is_file():
@@ -57,16 +59,16 @@ class States:
 
     def key(self, step: Step) -> str:
         """What names the state."""
-        if (image := self._kept.get(step.trajectory.id, {}).get(step.k)) is not None:
+        if (image := self.snapshot(step)) is not None:
             return image
         run = step.trajectory
         before = [[(call.name, dict(call.arguments)) for call in s.action.calls] for s in run.steps() if s.k < step.k]
-        decided = [self._task_image(run.task_id), run.scaffold, dict(run.environment), run.timeout_seconds, run.workdir, before]
+        decided = [self.task_image(run.task_id), run.scaffold, dict(run.environment), run.timeout_seconds, run.workdir, before]
         return hashlib.sha256(json.dumps(decided, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
     def image(self, step: Step) -> str:
         """The image that holds the state. Call `prepare` before."""
-        kept = self._kept.get(step.trajectory.id, {}).get(step.k)
+        kept = self.snapshot(step)
         return kept if kept is not None else self._made[self.key(step)]
 
     def prepare(self, steps: Sequence[Step], pool: Executor, deadline: float | None = None) -> dict[str, str]:
@@ -77,14 +79,19 @@ class States:
         """
         missing: dict[int, list[Step]] = {}
         for step in steps:
-            if step.k not in self._kept.get(step.trajectory.id, {}) and self.key(step) not in self._made:
+            if self.snapshot(step) is None and self.key(step) not in self._made:
                 missing.setdefault(id(step.trajectory), []).append(step)
         lost: dict[str, str] = {}
         for found in pool.map(lambda wanted: self._execute(wanted, deadline), missing.values()):
             lost |= found
         return lost
 
-    def _task_image(self, task: str) -> str | None:
+    def snapshot(self, step: Step) -> str | None:
+        """The snapshot that a replay kept of the state; None where it kept none."""
+        return self._kept.get(step.trajectory.id, {}).get(step.k)
+
+    def task_image(self, task: str) -> str | None:
+        """The image of a task; None where there is none."""
         if task not in self._images:
             try:
                 self._images[task] = self._image_of(task)
@@ -94,7 +101,7 @@ class States:
 
     def _execute(self, wanted: Sequence[Step], deadline: float | None) -> dict[str, str]:
         run, keys = wanted[0].trajectory, {step.k: self.key(step) for step in wanted}
-        image = self._task_image(run.task_id)
+        image = self.task_image(run.task_id)
         if image is None:
             reason = self._failed.get(run.task_id, f"no snapshot of {run.id}, and no task {run.task_id}")
             return dict.fromkeys(keys.values(), reason)

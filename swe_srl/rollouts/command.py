@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from swe_srl.policy.prompts import PromptOptions
 from swe_srl.rollouts.agent import Policy
 from swe_srl.rollouts.batching import Batcher
 from swe_srl.rollouts.policies import Endpoint, EndpointPolicy, SampledPolicy, ScriptedPolicy
-from swe_srl.rollouts.run import RolloutOptions, RolloutReport, run_rollouts
+from swe_srl.rollouts.run import RolloutOptions, RolloutReport, act_alone, act_led, run_rollouts
 from swe_srl.rollouts.starts import StartRule, starts
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Trajectory
@@ -71,6 +72,8 @@ class StartChoice:
     snapshots: Path | None = None
     """Run folder of a replay that kept the experts' states."""
     scaffold: str | None = None
+    own_history: float | None = None
+    """Least similarity for a turn of the policy's own to stand on the way to the start; None: the way is the expert's."""
 
 
 def rollout_command(
@@ -88,7 +91,8 @@ def rollout_command(
     _check(choice, start)
     tasks, failed = read_tasks(task_paths, only, test_command, say)
     experts = load(start.experts) if start.experts else []
-    begin, left_out = starts(start.rule, tasks, experts, start.scaffold, start.snapshots)
+    led = start.own_history is not None
+    begin, left_out = starts(start.rule, tasks, experts, start.scaffold, start.snapshots, led=led)
     failed += left_out
     if not begin:
         raise nothing_to_do(failed)
@@ -97,7 +101,11 @@ def rollout_command(
         open_policy(choice, prompt, experts, cluster) as (policy, fitted),
     ):
         settings = {**choice.decisive(), "prompt": asdict(fitted), "start": str(start.rule)}
-        report = run_rollouts(begin, tasks, policy, out, settings, options, say, cluster=cluster)
+        act = act_alone
+        if start.own_history is not None:
+            settings |= {"own_history": start.own_history}
+            act = partial(act_led, least=start.own_history)
+        report = run_rollouts(begin, tasks, policy, out, settings, options, say, act, cluster)
     report.failed = failed + report.failed
     return report
 
@@ -204,6 +212,10 @@ def _check(choice: PolicyChoice, start: StartChoice) -> None:
         raise UserError("--model expert plays recorded actions: name the trajectories with --experts")
     if start.rule.kind != "issue" and not start.experts:
         raise UserError(f"--start {start.rule} begins at an expert's step: name the trajectories with --experts")
+    if start.own_history is not None and start.rule.kind == "issue":
+        raise UserError("--own-history is about the way to an expert's step: it needs --start step:K or last:N")
+    if start.own_history is not None and start.snapshots is not None:
+        raise UserError("--own-history does not take --snapshots: the policy's own turns are executed from the issue on")
     if start.snapshots is not None and start.rule.kind == "issue":
         raise UserError("--snapshots are states of experts: they need --start step:K or last:N")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from swe_srl.environments.reaper import connect_and_reap
 from swe_srl.environments.sandbox import Limits, Sandbox, SandboxLost, SandboxUnavailable
 from swe_srl.environments.shell import first_line
 from swe_srl.environments.shipping import Shipping, send_image
-from swe_srl.environments.snapshots import kept_here
+from swe_srl.environments.snapshots import find_homes
 from swe_srl.environments.task import Task
 from swe_srl.environments.working import SandboxWork, needs_of
 from swe_srl.errors import UserError
@@ -39,6 +39,7 @@ from swe_srl.rollouts.agent import FAULTS, Acted, AgentConfig, Destroyed, Policy
 from swe_srl.rollouts.edit_agent import EditConfig, Writer
 from swe_srl.rollouts.folder import RolloutFolder, digest
 from swe_srl.rollouts.guards import flags
+from swe_srl.rollouts.own_history import OwnHistory
 from swe_srl.rollouts.record import RolloutRecord, summary, with_record, without_tokens
 from swe_srl.rollouts.starts import Start
 from swe_srl.terminal import progress as progress_bars
@@ -77,6 +78,13 @@ answer."""
 def act_alone(policy: Policy, sandbox: Sandbox, start: Start, config: AgentConfig, on_answer: Callable[[], None]) -> Acted:
     """The agent loop."""
     return roll_out(policy, sandbox, start.trajectory, config, on_answer)
+
+
+def act_led(
+    policy: Policy, sandbox: Sandbox, start: Start, config: AgentConfig, on_answer: Callable[[], None], *, least: float
+) -> Acted:
+    """The agent loop, led past the expert's first steps; `least` is the threshold of `OwnHistory`."""
+    return roll_out(OwnHistory(policy, start.led, least), sandbox, start.trajectory, config, on_answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,27 +240,19 @@ def _run_all(
     on_done: Callable[[Trajectory, str | None], None],
 ) -> None:
     """Leaves no container behind, even on Ctrl-C. `on_done` is called in this thread as each rollout ends."""
-    homes = _homes(cluster, {job.start.image for job in jobs if job.start.image}, say)
+    states = {job.start.image for job in jobs if job.start.image}
+    needs = needs_of(work.options.limits)
+    homes = find_homes(cluster, states, needs)
+    if gone := len(states) - len(homes):
+        say(f"{gone} of {len(states)} states are kept nowhere any more: the steps before them are executed again")
     pieces = (base.Job(job.id, job, job.image, homes.get(job.start.image or "")) for job in jobs)
-    with closing(cluster.run(work, pieces, needs_of(work.options.limits), on_answer)) as ends:
+    with closing(cluster.run(work, pieces, needs, on_answer)) as ends:
         for done in ends:
             if done.result is not None:
                 on_done(*done.result)
             else:
                 reason = done.error or "nothing came of it"
                 on_done(done.job.payload.unfinished(work.policy.name, reason), reason)
-
-
-def _homes(cluster: base.Cluster, states: Collection[str], say: Callable[[str], None]) -> dict[str, str]:
-    """Node by state. Says how many of the states no node has: there the steps before are executed again."""
-    if not states:
-        return {}
-    found = cluster.on_every_node(kept_here)
-    there = {node: kept & set(states) for node, kept in found.items() if not isinstance(kept, Exception)}
-    homes = {state: node for node, kept in there.items() for state in kept}
-    if gone := len(states) - len(homes):
-        say(f"{gone} of {len(states)} states are kept nowhere any more: the steps before them are executed again")
-    return homes
 
 
 def make_rollout(

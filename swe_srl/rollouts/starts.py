@@ -46,6 +46,8 @@ class Start:
     """The expert's steps to execute in the task's image first, where there is no snapshot."""
     expert: tuple[str, int] | None = None
     """The expert's trajectory and k; None at the issue."""
+    led: tuple[Step, ...] = ()
+    """The expert's steps from the issue on at which the policy is asked, too, before it goes on alone (see `OwnHistory`)."""
     files: tuple[str, ...] = ()
     """Files that the policy is told to edit."""
 
@@ -86,11 +88,14 @@ def starts(
     experts: Sequence[Trajectory],
     scaffold: str | None,
     snapshots: Path | None,
+    *,
+    led: bool = False,
 ) -> tuple[list[Start], list[dict[str, str]]]:
     """Every state to begin in, one a task at the issue, one an expert otherwise; and the id and reason of those left out.
 
     scaffold: None takes the expert's, or swe-agent at the issue. Raises UserError where an expert has another.
     snapshots: the run folder of a replay that kept the experts' states; None executes their steps again.
+    led: begin at the issue, and let the policy be led to the expert's step.
     """
     if rule.kind == "issue":
         name = get_scaffold(scaffold or "swe-agent").name
@@ -110,7 +115,8 @@ def starts(
         if k >= len(steps):
             left_out.append({"id": expert.id, "reason": f"has {len(steps)} steps, so there is none to begin at with {rule}"})
             continue
-        found.append(_at_step(steps[k], tasks[expert.task_id], snapshots))
+        task = tasks[expert.task_id]
+        found.append(_led_to(steps, k, task) if led else _at_step(steps[k], task, snapshots))
     without = sorted(tasks.keys() - {expert.task_id for expert in experts})
     left_out += [{"id": name, "reason": f"no expert trajectory of this task, which --start {rule} needs"} for name in without]
     return found, left_out
@@ -137,6 +143,12 @@ def _at_step(step: Step, task: Task, snapshots: Path | None) -> Start:
     )
     image = None if snapshots is None else find_snapshot(snapshots, step.id)
     return Start(begun, image, tuple(expert.steps())[: step.k], (expert.id, step.k))
+
+
+def _led_to(steps: Sequence[Step], k: int, task: Task) -> Start:
+    first = _at_step(steps[0], task, None)
+    named = replace(first.trajectory, id=steps[k].id)
+    return replace(first, trajectory=named, expert=(steps[k].trajectory.id, k), led=tuple(steps[:k]))
 
 
 def _extra(task: Task) -> dict[str, Any]:

@@ -9,17 +9,20 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.progress import Progress
 
+from swe_srl.cluster.select import open_cluster
 from swe_srl.config import EffectReward, SamplingSection
+from swe_srl.environments.shipping import Shipping
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.prompts import PromptOptions
+from swe_srl.rewards.executing import Nodes, effect_values, open_forks
 from swe_srl.rollouts.command import best_device, fit_context
 from swe_srl.rollouts.steps import Effects, StepEvaluation, by_position, by_tool, evaluate_steps
 from swe_srl.scaffolds import get_scaffold
@@ -44,6 +47,10 @@ class StepChoice:
     """What samples."""
     effects: EffectReward | None = None
     """Where answers are executed to see what they do; None: nowhere."""
+    cluster: str = "local"
+    """On which machines: see `open_cluster`."""
+    shipping: Shipping = field(default_factory=Shipping)
+    """How the nodes of a cluster come to have images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,10 @@ def evaluate_steps_command(
     if choice.max_steps is not None and choice.max_steps < len(steps):
         drawn = sorted(random.Random(choice.seed).sample(range(len(steps)), choice.max_steps))
         steps = [steps[index] for index in drawn]
-    with progress_bars() as progress:
-        return _evaluate(steps, choice, prompt, to, say, progress)
+    with open_cluster(choice.cluster, 1, say) as cluster, progress_bars() as progress:
+        nodes = None if choice.cluster == "local" else Nodes(cluster, choice.shipping, say)
+        effects = None if choice.effects is None else _effects(choice.effects, progress, nodes)
+        return _evaluate(steps, choice, prompt, to, say, progress, effects)
 
 
 def _evaluate(
@@ -93,10 +102,10 @@ def _evaluate(
     to: Path | None,
     say: Callable[[str], None],
     progress: Progress,
+    effects: Effects | None,
 ) -> StepReport:
     from swe_srl.policy.samplers.select import open_sampler
 
-    effects = None if choice.effects is None else _effects(choice.effects, progress)  # first: it may be refused
     model, tokenizer = load_policy(choice.model, device=best_device())
     fitted = fit_context(prompt, getattr(model.config, "max_position_embeddings", None), choice.answer_tokens)
     options = SamplingOptions(choice.samples, choice.temperature, choice.answer_tokens, seed=choice.seed)
@@ -123,11 +132,9 @@ def _evaluate(
     return report
 
 
-def _effects(options: EffectReward, progress: Progress) -> Effects:
-    from swe_srl.rewards.executing import effect_values, open_forks
-
+def _effects(options: EffectReward, progress: Progress, nodes: Nodes | None) -> Effects:
     bar = progress.add_task("executing answers", total=None)
-    forks = open_forks(options, lambda done, total: progress.update(bar, completed=done, total=total))
+    forks = open_forks(options, lambda done, total: progress.update(bar, completed=done, total=total), nodes)
     return lambda pairs: effect_values(forks, pairs)
 
 

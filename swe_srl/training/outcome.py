@@ -101,13 +101,12 @@ class StageRollouts:
             for number, (origin, start, count) in enumerate(begin)
             for attempt in range(count)
         ]
-        origins = {job.id: origin for job, origin in zip(jobs, (o for o, _, n in begin for _ in range(n)), strict=True)}
         options = RolloutOptions(agent=self.stage.agent, workers=self.stage.workers, reruns=self.stage.reruns)
         lockstep = Lockstep(self.model, sampler, self.tokenizer, self.prompt, sampling, seed)
 
         def policy_of(job: Job, seat: Policy) -> Policy:
-            least, expert = self.stage.start.own_history, job.start.expert
-            return seat if least is None or expert is None else OwnHistory(seat, origins[job.id].steps[: expert[1]], least)
+            least = self.stage.start.own_history
+            return seat if least is None else OwnHistory(seat, job.start.led, least)
 
         made = iter(roll_out_in_step(self.client, jobs, lockstep, options, between, policy_of))
         return [[next(made) for _ in range(count)] for _, _, count in begin]
@@ -226,12 +225,11 @@ def start_of(origin: Origin, section: StartSection, left: int) -> Start:
     """The start of an origin, `left` steps before its expert's end (no matter where there is none)."""
     if origin.expert is None:
         return _at_issue(origin, section.scaffold)
-    k = len(origin.steps) - left
-    first = 0 if section.own_history is not None else k
+    rule = StartRule("step", len(origin.steps) - left)
     snapshots = Path(section.snapshots) if section.snapshots else None
-    [start], _ = starts(StartRule("step", first), {origin.task.id: origin.task}, [origin.expert], None, snapshots)
-    named = replace(start.trajectory, id=origin.steps[k].id)
-    return replace(start, trajectory=named, expert=(origin.expert.id, k))
+    tasks, led = {origin.task.id: origin.task}, section.own_history is not None
+    [start], _ = starts(rule, tasks, [origin.expert], None, snapshots, led=led)
+    return start
 
 
 class OutcomeBatches:

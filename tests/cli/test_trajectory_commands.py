@@ -61,6 +61,7 @@ def test_audit_says_what_it_cannot_do(tmp_path: Path) -> None:
     assert (status, err.splitlines()[-1]) == (1, f"error: gone@1: no such step in {SHIPPED}")
     samples.write_text("{}\n")
     assert "line 1: is no group of samples" in run("audit", SHIPPED, "--samples", samples)[2]
+    assert run("audit", SHIPPED, "--cluster", "ray")[2].startswith("error: --cluster says where effects are found: add --tasks")
     assert run("audit", SHIPPED, "--tasks", ROOT / "environments", env=NO_DAEMON)[2].startswith(
         "error: no Docker daemon answers"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from second_daemon import Daemon
 from two_machines import TwoMachines
 
 from swe_srl.cluster.ray import RayCluster
+from swe_srl.config import EffectReward
 from swe_srl.environments.docker import remove_image
 from swe_srl.environments.image import build_image
 from swe_srl.environments.normalise import normalise
@@ -26,6 +28,8 @@ from swe_srl.environments.snapshots import SnapshotMap, read_map
 from swe_srl.environments.spreading import spread_images
 from swe_srl.environments.task import load_tasks
 from swe_srl.policy.prompts import PromptOptions
+from swe_srl.rewards.executing import Nodes, effect_values, open_forks
+from swe_srl.rewards.reward import Unscored
 from swe_srl.rollouts.agent import AgentConfig
 from swe_srl.rollouts.command import PolicyChoice, StartChoice, rollout_command
 from swe_srl.rollouts.folder import ROLLOUTS
@@ -107,29 +111,31 @@ def test_rollouts_are_those_of_this_machine(
     assert other_daemon[1].containers.list(all=True) == []
 
 
+@pytest.fixture(scope="module")
+def states(
+    machines: TwoMachines, client: DockerClient, shipping: Shipping, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Trajectory]]:
+    """The folder of a replay of four runs on both machines that kept their states, and the runs."""
+    tag, folder = build_image(client, TASKS[NAME]).tag, tmp_path_factory.mktemp("states")
+    send_image(client, tag, shipping, print)
+    # Names of this test run's own: a machine keeps the states of a trajectory's last replay.
+    runs = [dataclasses.replace(EXPERT, id=f"{folder.parent.name}-{os.getpid()}-{number}") for number in range(4)]
+    kept = SnapshotMap(client, folder, "changed")
+    work = ReplayWork({NAME: tag}, TASKS, False, keep="changed", snapshots=kept, shipping=shipping, client=client)
+    with RayCluster(None, print) as cluster:
+        assert replay_all(work, runs, cluster).failed == []
+    return folder, runs
+
+
 def test_a_state_is_forked_where_it_is_kept_and_made_again_where_it_is_no_more(
     roll_out: Callable[..., RolloutReport],
     other_daemon: tuple[Daemon, DockerClient],
-    client: DockerClient,
-    shipping: Shipping,
+    states: tuple[Path, list[Trajectory]],
     tmp_path: Path,
 ) -> None:
-    tag, states, other = build_image(client, TASKS[NAME]).tag, tmp_path / "states", other_daemon[1]
-    send_image(client, tag, shipping, print)
-    runs = [dataclasses.replace(EXPERT, id=f"run-{number}") for number in range(4)]
-    work = ReplayWork(
-        {NAME: tag},
-        TASKS,
-        False,
-        keep="changed",
-        shipping=shipping,
-        client=client,
-        snapshots=SnapshotMap(client, states, "changed"),
-    )
-    with RayCluster(None, print) as cluster:
-        replay_all(work, runs, cluster)
+    (folder, runs), other = states, other_daemon[1]
     k = next(step.k for step in STEPS if step.action.call.arguments["command"] == "insert") + 1
-    begin, left_out = starts(parse_start(f"step:{k}"), TASKS, runs, None, states)
+    begin, left_out = starts(parse_start(f"step:{k}"), TASKS, runs, None, folder)
     there = {name for image in other.images.list("swe-srl/snapshot") for name in image.tags}
     elsewhere = [start.trajectory.id for start in begin if start.image in there]
     assert 0 < len(elsewhere) < 4, "each machine keeps some"
@@ -138,7 +144,7 @@ def test_a_state_is_forked_where_it_is_kept_and_made_again_where_it_is_no_more(
     forked = roll_out(policy, tmp_path / "forked", begin)
     assert [read_record(run).start["exact"] for run in forked.rollouts] == [None] * 4
 
-    for image in read_map(states / SNAPSHOTS)[elsewhere[0].partition("@")[0]].values():
+    for image in read_map(folder / SNAPSHOTS)[elsewhere[0].partition("@")[0]].values():
         remove_image(other, image)
     said: list[str] = []
     again = roll_out(policy, tmp_path / "again", begin, say=said.append)
@@ -167,6 +173,30 @@ def test_what_a_lost_machine_had_is_done_again_and_what_was_finished_is_kept(
     assert [run.id for run in report.rollouts] == [f"{NAME}-rollout-{n}" for n in range(7)]
     assert written.read_bytes().startswith(finished), "what was finished is not made again"
     assert written.read_bytes().count(b"\n") == 7
+
+
+def test_effects_found_on_the_nodes_are_those_found_here(
+    states: tuple[Path, list[Trajectory]], shipping: Shipping, tmp_path: Path
+) -> None:
+    (folder, runs), tasks = states, [str(TASK)]
+    k = next(step.k for step in STEPS if step.action.call.arguments["command"] == "insert")
+    commands = ("cat README.md", "echo x >> ttlbox/box.py")
+    steps = [step for run in runs for step in run.steps() if step.k in (0, k)]
+    pairs = [(step, Action((ToolCall("bash", {"command": command}),))) for step in steps for command in commands]
+    here = effect_values(open_forks(EffectReward(tasks=tasks, cache=str(tmp_path / "here"))), pairs)
+    options = EffectReward(tasks=tasks, replay=str(folder), cache=str(tmp_path / "there"))
+    with RayCluster(None, print) as cluster:
+        nodes = Nodes(cluster, shipping, print)
+        forks = open_forks(options, nodes=nodes)
+        assert effect_values(forks, pairs) == here
+        executed = forks.spent.executed
+        assert effect_values(forks, pairs) == here
+        hurried = options.model_copy(update={"cache": str(tmp_path / "hurried"), "max_seconds": 1e-9})
+        late = effect_values(open_forks(hurried, nodes=nodes), pairs)
+
+    assert len({value for value in here if not isinstance(value, Unscored)}) > 1
+    assert (executed, forks.spent.faults) == (len(steps) * (1 + len(commands)), 0), "once, the experts' own too"
+    assert set(late) == {Unscored("the time limit was reached")}
 
 
 @pytest.mark.usefixtures("machines")

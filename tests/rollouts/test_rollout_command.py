@@ -103,9 +103,16 @@ def test_an_endpoint_that_fails_is_reported_and_the_status_says_so(client: Docke
     [
         (["--model", "expert"], "--model expert plays recorded actions: name the trajectories with --experts"),
         (["--model", "q", "--start", "step:1"], "--start step:1 begins at an expert's step: name the trajectories"),
+        (["--model", "q", "--own-history", "0.9"], "--own-history is about the way to an expert's step: it needs --start"),
+        (
+            ["--model", "q", "--own-history", "0.9", "--start", "last:1", "--experts", "x", "--snapshots", "x"],
+            "--own-history does not take --snapshots",
+        ),
         (["--model", "q", "--snapshots", "x"], "--snapshots are states of experts"),
         (["--model", "q", "--task", "no", "--endpoint", "http://x"], "nothing to roll out: no: no task of this id"),
         (["--model", "q", "--scaffold", "no", "--endpoint", "http://x"], "unknown scaffold 'no'"),
+        (["--model", "q", "--images", "build"], "--images is about the nodes of a cluster: add --cluster"),
+        (["--model", "q", "--endpoint", "http://x", "--cluster", "slurm"], "--cluster slurm: expected local, ray, or ray://"),
         (["--model", "tests"], "tests: neither a model's folder nor a training's run folder"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from swe_srl.rollouts.agent import AgentConfig, Policy, PolicyFault, Reply
 from swe_srl.rollouts.folder import ROLLOUTS, UNFINISHED, read_rollouts
 from swe_srl.rollouts.policies import ScriptedPolicy
 from swe_srl.rollouts.record import read_record, summary
-from swe_srl.rollouts.run import RolloutOptions, RolloutReport, run_rollouts
+from swe_srl.rollouts.run import RolloutOptions, RolloutReport, act_alone, act_led, run_rollouts
 from swe_srl.rollouts.starts import Start, StartRule, parse_start, starts
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Step
@@ -46,8 +47,10 @@ def at(rule: str, snapshots: Path | None = None) -> list[Start]:
 
 
 def run(policy: Policy, out: Path, begin: Sequence[Start] | None = None, **options: Any) -> RolloutReport:
+    act = options.pop("act", act_alone)
     chosen = RolloutOptions(**{"agent": QUICK, "workers": 2, **options})
-    return run_rollouts(at("issue") if begin is None else begin, TASKS, policy, out, {"model": policy.name}, chosen, print)
+    begin = at("issue") if begin is None else begin
+    return run_rollouts(begin, TASKS, policy, out, {"model": policy.name}, chosen, print, act)
 
 
 def test_the_expert_alone_resolves_the_task(client: DockerClient, tmp_path: Path) -> None:
@@ -139,6 +142,30 @@ def test_from_an_experts_step_the_policy_has_the_experts_state(client: DockerCli
         [solved] = run(ScriptedPolicy([EXPERT]), tmp_path / "two", begin).rollouts
         assert (solved.resolved, summary(solved)["answers"]) == (True, len(STEPS) - k)
         SnapshotMap(client, folder, "all")  # a new map removes the images of the former
+
+
+@pytest.mark.parametrize("least", [0.5, 1.0])
+def test_on_the_way_to_an_experts_step_its_own_turns_stand_where_they_match(
+    client: DockerClient, tmp_path: Path, least: float
+) -> None:
+    k = len(STEPS) - 1
+    begin, _ = starts(StartRule("step", k), TASKS, [EXPERT], None, None, led=True)
+    assert len(begin[0].trajectory.turns) == 1, "the policy is asked from the issue on"
+    policy = NearlyExpert([EXPERT])
+    [made] = run(policy, tmp_path, begin, act=functools.partial(act_led, least=least)).rollouts
+    assert (made.id, made.resolved) == (f"{EXPERT.id}@{k}-rollout-0", True)
+    assert read_record(made).start["k"] == k
+    agent = [turn for turn in made.turns if turn.role == "agent"]
+    similar = [least == 0.5 and step.action.call.name == "bash" for step in STEPS[:k]]
+    assert [not turn.context_only for turn in agent] == [*similar, True]
+
+
+class NearlyExpert(ScriptedPolicy):
+    """The expert, but for a comment at the end of every shell command, and no such command in the editor."""
+
+    def reply(self, step: Step, tools: Sequence[Mapping[str, Any]]) -> Reply:
+        expert = super().reply(step, tools)
+        return dataclasses.replace(expert, text=expert.text.replace("</parameter>", " #</parameter>", 1))
 
 
 def test_starts_that_are_not_there() -> None:

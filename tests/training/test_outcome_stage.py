@@ -232,7 +232,7 @@ def test_its_own_turns_stand_where_they_match_the_experts(
     start = start_of(origin, StartSection(at="last", n=1, own_history=threshold), 1)
     assert (start.trajectory.id, start.expert, start.prefix) == ("expert@2", ("expert", 2), ())
     assert len(start.trajectory.turns) == 1, "the policy is asked from the issue on"
-    policy = OwnHistory(Walks("left", "right", "back"), origin.steps[:2], threshold)
+    policy = OwnHistory(Walks("left", "right", "back"), start.led, threshold)
     with DockerSandbox.start(client, build_image(client, task).tag) as sandbox:
         made = roll_out(policy, sandbox, start.trajectory, AgentConfig(max_steps=5)).trajectory
         walked = sandbox.read_file("/testbed/walked").decode().split()[1::2]

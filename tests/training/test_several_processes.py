@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ mini_batches = 2
 from_best = true
 kl_coefficient = 0.1
 """
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = ["-m", "torch.distributed.run"]
 OF_ONE = {"seconds", "peak_memory_mb", "forward_tokens"}
 """What need not be equal: a trunk that is split goes forward in both processes."""
 
@@ -63,9 +65,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(*arguments: object) -> subprocess.Popen[str]:
+def launch(*arguments: object, how: Sequence[str] = ("--standalone", "--nproc-per-node", "2")) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *TORCHRUN, "-m", "swe_srl.cli", "train", *map(str, arguments)]
+    command = [sys.executable, *TORCHRUN, *how, "-m", "swe_srl.cli", "train", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -143,9 +145,12 @@ def test_two_with_all_the_weights_go_on_where_one_stopped(
     assert "warning: processes 1 → 2 since the run began" in errors, errors
 
 
-def test_one_goes_on_where_two_with_sharded_weights_were_stopped(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_machines_go_on_where_three_processes_with_sharded_weights_were_stopped(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    process = launch(folder / "recipe.toml", "--out", run, "--set", 'model.weights="sharded"')
+    three = ("--standalone", "--nproc-per-node", "3")
+    process = launch(folder / "recipe.toml", "--out", run, "--set", 'model.weights="sharded"', how=three)
     await_lines(run, 4, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
@@ -154,7 +159,15 @@ def test_one_goes_on_where_two_with_sharded_weights_were_stopped(folder: Path, w
     assert status["status"] == "interrupted", errors
     assert 4 <= status["updates"] < 7
     assert "SIGTERM: stopped after" in errors
-    alone(folder, run, resume=True)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    each = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port)
+    machines = [launch("--resume", run, "--json", how=(*each, "--node-rank", str(rank))) for rank in range(2)]
+    told = [machine.communicate(timeout=120) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert [json.loads(output)["updates"] for output, _ in told if output] == [7], "the first process prints the summary"
+    assert "warning: processes 3 → 2 since the run began" in told[0][1]
     assert_alike(run, whole)
 
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swe_srl.training.shares import PRECISION, Piece, Plan, cost, share_out, tree_pieces
+from swe_srl.training.shares import FEW, PRECISION, Piece, Plan, cost, share_out, tree_pieces
 from swe_srl.training.tree.planning import plan_tree
 
 ALONE = st.integers(1, 60).map(Piece)
 
 
 @st.composite
-def batches(draw: st.DrawFn, largest: int = 7) -> list[Piece]:
+def batches(draw: st.DrawFn, largest: int = 7, smallest: int = 1) -> list[Piece]:
     """Pieces of their own, on one of two trunks, or on a trunk below the first."""
     sizes = [draw(st.integers(0, 80)) for _ in range(3)]
     pieces = []
-    for _ in range(draw(st.integers(1, largest))):
+    for _ in range(draw(st.integers(smallest, largest))):
         tokens, at = draw(st.integers(1, 60)), draw(st.integers(0, 3))
         read = draw(st.integers(0, sizes[at - 1])) if at else 0
         path = ((), ((1, read),), ((2, read),), ((1, sizes[0]), (3, read)))[at]
@@ -52,6 +52,14 @@ def test_no_plan_is_better_where_all_can_be_tried(pieces: list[Piece], processes
     busiest, whole = cost(pieces, share_out(pieces, processes))
     assert busiest <= 1.1 * best[0]
     assert (busiest, whole) == best
+
+
+@settings(max_examples=10)
+@given(batches(largest=FEW + 1, smallest=FEW + 1))
+def test_more_pieces_than_are_searched_through_are_within_a_tenth_of_the_best(pieces: list[Piece]) -> None:
+    first_to_the_first = ((0, *owners) for owners in every_plan(len(pieces) - 1, 2))
+    best = min(cost(pieces, plan_of(owners, 2))[0] for owners in first_to_the_first)
+    assert cost(pieces, share_out(pieces, 2))[0] <= 1.1 * best
 
 
 @given(st.lists(ALONE, min_size=1, max_size=80), st.integers(2, 8))

@@ -13,18 +13,8 @@ from typing import Any
 from swe_srl.scaffolds.base import Action, Observation
 from swe_srl.scaffolds.mini_swe_agent import MiniSweAgent
 from swe_srl.trajectories.model import Trajectory, Turn
-from swe_srl.trajectories.reader import (
-    DocumentError,
-    Origin,
-    content_of,
-    expect,
-    is_plain,
-    mapping_of,
-    optional,
-    optional_seconds,
-    texts_of,
-    without,
-)
+from swe_srl.trajectories.reader import DocumentError, Origin, content_of, expect, is_plain, mapping_of, without
+from swe_srl.trajectories.readers.mini_swe_agent_run import messages_of, run_of
 
 _SCAFFOLD = MiniSweAgent()
 
@@ -47,30 +37,9 @@ class MiniSweAgent1Reader:
 
     def read(self, document: Mapping[str, Any], origin: Origin) -> Trajectory:
         """The trajectory. Raises DocumentError."""
-        info = mapping_of(document, "info")
-        config = mapping_of(info, "config", "info.")
-        model = mapping_of(config, "model", "info.config.")
-        environment = mapping_of(config, "environment", "info.config.")
-        exit_status = optional(info.get("exit_status"), str, "info.exit_status")
-        messages = expect(document.get("messages"), list, "messages")
-        if not messages:
-            raise DocumentError("messages: empty")
-        return Trajectory(
-            id=origin.name,
-            task_id=optional(document.get("instance_id"), str, "instance_id") or origin.name,
-            scaffold=_SCAFFOLD.name,
-            format=self.name,
-            turns=tuple(_turns(messages, submitted=exit_status == "Submitted")),
-            model=optional(model.get("model_name"), str, "info.config.model.model_name"),
-            exit_status=exit_status,
-            submission=optional(info.get("submission"), str, "info.submission"),
-            environment=texts_of(mapping_of(environment, "env", "info.config.environment.")),
-            timeout_seconds=optional_seconds(environment.get("timeout"), "info.config.environment.timeout"),
-            extra={
-                "info": without(info, ("exit_status", "submission")),
-                **without(document, ("info", "messages", "instance_id", "trajectory_format")),
-            },
-        )
+        submitted = mapping_of(document, "info").get("exit_status") == "Submitted"
+        turns = _turns(messages_of(document), submitted=submitted)
+        return run_of(document, origin, turns, format=self.name, scaffold=_SCAFFOLD.name, known=("trajectory_format",))
 
 
 def _turns(messages: list[Any], *, submitted: bool) -> list[Turn]:

@@ -14,17 +14,8 @@ from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.scaffolds.mini_swe_agent_2 import MiniSweAgent2
 from swe_srl.trajectories.chat import Dialect, Said, never_executed, read_turns
 from swe_srl.trajectories.model import Trajectory, Turn
-from swe_srl.trajectories.reader import (
-    DocumentError,
-    Origin,
-    arguments_of,
-    expect,
-    mapping_of,
-    optional,
-    optional_seconds,
-    texts_of,
-    without,
-)
+from swe_srl.trajectories.reader import Origin, arguments_of, mapping_of, optional, without
+from swe_srl.trajectories.readers.mini_swe_agent_run import messages_of, run_of
 
 _OBSERVE = MiniSweAgent2().parse_observation
 
@@ -45,29 +36,7 @@ class MiniSweAgent2Reader:
 
     def read(self, document: Mapping[str, Any], origin: Origin) -> Trajectory:
         """The trajectory. Raises DocumentError."""
-        info = mapping_of(document, "info")
-        config = mapping_of(info, "config", "info.")
-        model = mapping_of(config, "model", "info.config.")
-        environment = mapping_of(config, "environment", "info.config.")
-        messages = expect(document.get("messages"), list, "messages")
-        if not messages:
-            raise DocumentError("messages: empty")
-        return Trajectory(
-            id=origin.name,
-            task_id=optional(document.get("instance_id"), str, "instance_id") or origin.name,
-            scaffold=self.name,
-            format=self.name,
-            turns=tuple(_turns(messages)),
-            model=optional(model.get("model_name"), str, "info.config.model.model_name"),
-            exit_status=optional(info.get("exit_status"), str, "info.exit_status"),
-            submission=optional(info.get("submission"), str, "info.submission"),
-            environment=texts_of(mapping_of(environment, "env", "info.config.environment.")),
-            timeout_seconds=optional_seconds(environment.get("timeout"), "info.config.environment.timeout"),
-            extra={
-                "info": without(info, ("exit_status", "submission")),
-                **without(document, ("info", "messages", "instance_id")),
-            },
-        )
+        return run_of(document, origin, _turns(messages_of(document)), format=self.name, scaffold=self.name)
 
 
 def _turns(messages: list[Any]) -> list[Turn]:
