@@ -28,8 +28,8 @@ from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.prompts import FittedPrompt, PromptOptions
+from swe_srl.policy.samplers.fleet import Fleet
 from swe_srl.policy.samplers.select import open_sampler
-from swe_srl.policy.samplers.vllm import VllmSampler
 from swe_srl.recipes import load_recipe
 from swe_srl.training.data import load_dataset, steps_of, tools_for
 from swe_srl.training.logprobs import sequence_logprobs
@@ -134,7 +134,7 @@ def _prefix_cache(model: Any, tokenizer: Any, sources: list[str], count: int) ->
     context = max(map(len, prompts)) + 8
     section = VllmSection(compile=False, max_model_len=context, kv_cache_gib=CACHE_GIB)
     sampler = open_sampler(SamplingSection(engine="vllm", vllm=section), model, tokenizer)
-    assert isinstance(sampler, VllmSampler)
+    assert isinstance(sampler, Fleet)
     sampler.sample(prompts[:1], SamplingOptions(max_tokens=1))
     rows = []
     for name, order in (("trajectory by trajectory", prompts), ("shuffled", shuffled)):

@@ -46,6 +46,12 @@ def train(
         list[int] | None, typer.Option(min=1, help="With --dry-run: on so many devices. Repeatable; by default 1, 8 and 64.")
     ] = None,
     costs: Annotated[Path | None, typer.Option(help="With --dry-run: your own unit costs; see docs/planning.md.")] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="Where engines that sample run: local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT."
+        ),
+    ] = "local",
     as_json: Json = False,
 ) -> None:
     """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, checkpoints.
@@ -53,8 +59,10 @@ def train(
     Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
     """
     if dry_run:
-        if recipe is None or resume is not None or out is not None or overwrite or live:
-            raise UserError("--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite and --live")
+        if recipe is None or resume is not None or out is not None or overwrite or live or cluster != "local":
+            raise UserError(
+                "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite, --live and --cluster"
+            )
         _dry_run(recipe, overrides or (), cluster_size, costs, as_json)
         return
     if cluster_size or costs:
@@ -79,7 +87,7 @@ def train(
     if folder is None:
         raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
     with live_view(folder) if live else nullcontext(console()) as shown:
-        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown)
+        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, cluster=cluster)
     if summary.told:
         output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
     exit_unless(summary.stopped_by != signal.SIGINT)

@@ -55,6 +55,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _older_samples_are_corrected(self) -> Recipe:
+        if not self.sampling.staleness:
+            return self
+        sampled = {index: stage for index, stage in enumerate(self.stages) if isinstance(stage, PolicyStage)}
+        if not sampled:
+            raise ValueError("sampling.staleness has no use without srl or outcome stages: sft samples nothing")
+        for index, stage in sampled.items():
+            if stage.mismatch == "none":
+                raise ValueError(
+                    f'stages.{index}: sampling.staleness = 1 needs mismatch = "token" or "sequence": samples come from older '
+                    "weights than those trained"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _there_is_a_best(self) -> Recipe:
         if self.stages[0].from_best:
             raise ValueError("the first stage cannot start from_best: nothing was trained before it")
@@ -77,6 +92,10 @@ class Recipe(Section):
         """How a stage samples: the recipe's way, but for what the stage says itself."""
         own = {name: getattr(stage, name, None) for name in ("samples", "temperature", "max_tokens")}
         return self.sampling.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+    def staleness_of(self, stage: StageSection) -> int:
+        """How many updates behind a stage's batches are drawn."""
+        return self.sampling.staleness if isinstance(stage, PolicyStage) else 0
 
     def longest_sample(self, stage: StageSection) -> int:
         """The most tokens that a sample of a stage counts as: an answer's, or a whole rollout's."""

@@ -66,6 +66,20 @@ class SamplingSection(Section):
         description="transformers samples from the trainer's own model; vllm starts an engine beside the trainer; vllm-server "
         "uses one that is running.",
     )
+    engines: int = Field(
+        default=1,
+        ge=1,
+        description="Engines beside the trainer, which share the prompts of each call; each of vllm.tensor_parallel devices. "
+        "1 with transformers and staleness 0: the trainer's own model.",
+    )
+    restarts: int = Field(
+        default=2, ge=0, description="How often in one call an engine beside the trainer that has ended is started again."
+    )
+    staleness: Literal[0, 1] = Field(
+        default=0,
+        description="1: each batch is sampled while the update before it runs, with the weights from before that update, "
+        "by engines beside the trainer; stages then need a mismatch correction. 0: sampled and trained on in turns.",
+    )
     samples: int = Field(default=8, ge=1, description="Answers a step: the group size G.")
     temperature: float = Field(
         default=1.0, ge=0, description="Sampling temperature; log-probabilities are taken at the same one."
@@ -81,6 +95,17 @@ class SamplingSection(Section):
         foreign = [f"vllm.{name}" for name in self.vllm.set_to() if name not in known]
         if foreign:
             raise ValueError(f"engine {self.engine!r} does not take {', '.join(foreign)}")
+        if self.engine == "vllm-server" and self.engines > 1:
+            raise ValueError("engine 'vllm-server' does not take engines: start the server with --data-parallel-size")
+        if self.staleness and self.vllm.sleep:
+            raise ValueError("staleness = 1 does not take vllm.sleep: engines sample while the trainer needs the memory")
+        if not self.has_engines and self.restarts != type(self).model_fields["restarts"].default:
+            raise ValueError(f"restarts has no use with engine {self.engine!r}: the trainer starts none")
         if self.engine == "vllm-server" and not (self.vllm.url or "").startswith(("http://", "https://")):
             raise ValueError("engine 'vllm-server' needs vllm.url, for example http://127.0.0.1:8000")
         return self
+
+    @property
+    def has_engines(self) -> bool:
+        """Whether the trainer starts engines with weights of their own."""
+        return self.engine == "vllm" or (self.engine == "transformers" and (self.engines > 1 or self.staleness > 0))

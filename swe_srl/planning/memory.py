@@ -71,7 +71,8 @@ def sampler_memory(recipe: Recipe, shape: ModelShape, device: Device) -> float:
     """Bytes that sampling adds on one device."""
     section = recipe.sampling.vllm
     if recipe.sampling.engine == "transformers":
-        return TRANSFORMERS_TOKENS * kv_bytes(shape, 4)
+        weights = 4.0 * shape.parameters if recipe.sampling.has_engines else 0.0
+        return weights + TRANSFORMERS_TOKENS * kv_bytes(shape, 4)
     if recipe.sampling.engine == "vllm-server":
         return 0.0  # of its own devices
     if section.gpu_memory_utilization is not None:

@@ -255,7 +255,8 @@ def _size(
         seconds["checkpoint"] = sum(stage.updates for stage in stages) // every * timing.checkpoint_seconds(machine)
     samples = any(stage.objective != "sft" for stage in stages) or evaluations > 0
     sampler = memory.sampler_memory(recipe, shape, device) if samples else 0.0
-    in_turns = recipe.sampling.engine == "transformers" or recipe.sampling.vllm.sleep
+    own_model = recipe.sampling.engine == "transformers" and not recipe.sampling.has_engines
+    in_turns = own_model or recipe.sampling.vllm.sleep
     parts = [memory.training_memory(recipe, shape, stage.batch, devices, 1.0) for stage in stages]
     peaks = [memory.together(part, sampler, in_turns=in_turns) for part in parts]
     heaviest = max(range(len(stages)), key=lambda index: peaks[index])

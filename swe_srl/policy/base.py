@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from swe_srl.errors import UserError
 
@@ -52,6 +52,14 @@ class Sampler(Protocol):
 
     def update_weights(self, checkpoint: Path | None) -> None:
         """Serve new weights from the next `sample` on: a saved model folder's, or with None the trainer's model's of then."""
+        ...
+
+    def take_weights(self) -> None:
+        """Serve what `update_weights` named now rather than with the next `sample`: then the trainer's model may change."""
+        ...
+
+    def report(self) -> dict[str, Any]:
+        """What samples took of the engines since this was last asked, for the metrics; empty where there is nothing to say."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@
         model/               weights (or the adapter) and tokenizer
         optimizer.pt         the optimizer's state and that of the random number generators
         progress.json        how far the run is
+        ahead.json           the next batch, where it is drawn already
 
 Invariant: continued from its newest checkpoint, a run writes what it would have written uninterrupted. The newest is complete
 and on disk before an older one goes.
@@ -23,6 +24,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from swe_srl.errors import UserError
+from swe_srl.training.ahead import Drawn, read_drawn, write_drawn
 from swe_srl.training.atomic import remove_folder, write_folder
 from swe_srl.training.weights import load_weights, save_weights
 
@@ -56,7 +58,14 @@ class Checkpoints:
         """The checkpoint to continue from, if there is one."""
         return max(self._complete(), default=None)
 
-    def save(self, progress: Progress, model: Any, tokenizer: Any, optimizer: Mapping[str, Any] | None) -> None:
+    def save(
+        self,
+        progress: Progress,
+        model: Any,
+        tokenizer: Any,
+        optimizer: Mapping[str, Any] | None,
+        ahead: Drawn | None = None,
+    ) -> None:
         """Save where the run is, unless the newest checkpoint is there already. `optimizer`: its state."""
         final = self.folder / f"{progress.updates:06d}"
 
@@ -64,6 +73,8 @@ class Checkpoints:
             save_weights(folder / "model", model, tokenizer)
             state = {"optimizer": optimizer, "random": _random_state()}
             torch.save(state, folder / "optimizer.pt")
+            if ahead is not None:
+                write_drawn(folder / _AHEAD, ahead)
             (folder / "progress.json").write_bytes(_PROGRESS.dump_json(progress, indent=2))
 
         if not final.exists():
@@ -90,12 +101,12 @@ def read_progress(checkpoint: Path) -> Progress:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def restore(checkpoint: Path, model: Any) -> dict[str, Any]:
-    """Put weights and random number generators back; returns the optimizer's state, empty where there was none."""
+def restore(checkpoint: Path, model: Any) -> tuple[dict[str, Any], Drawn | None]:
+    """Put weights and random number generators back; the optimizer's state (empty: none) and a batch drawn ahead."""
     load_weights(model, checkpoint / "model")
     state = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True)
     _set_random_state(state["random"])
-    return state["optimizer"] or {}
+    return state["optimizer"] or {}, read_drawn(checkpoint / _AHEAD)
 
 
 def _random_state() -> dict[str, Any]:
@@ -122,4 +133,5 @@ def _without_arrays(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
+_AHEAD = "ahead.json"
 _PROGRESS = TypeAdapter(Progress)

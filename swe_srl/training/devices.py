@@ -79,6 +79,13 @@ def check_several(recipe: Recipe, processes: int) -> None:
             f'sampling.engine = "vllm" starts an engine beside one process, and this is one of {processes}: '
             'use "transformers", or "vllm-server"'
         )
+    if recipe.sampling.engines > 1:
+        raise UserError(
+            f"sampling.engines starts engines beside one process, and this is one of {processes}: leave it at 1, each process "
+            'samples its share; or use "vllm-server"'
+        )
+    if recipe.sampling.staleness:
+        raise UserError(f"sampling.staleness = 1 takes one process, and this is one of {processes}: set it to 0")
     if recipe.model.lora is not None and recipe.model.lora.dropout:
         raise UserError(f"model.lora.dropout draws in each process for itself: this is one of {processes}; set it to 0")
     for stage in recipe.stages:

@@ -5,17 +5,25 @@ Invariant: nothing is changed in a folder that another process writes a run in, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from swe_srl.cluster.select import open_ray
 from swe_srl.config import Recipe
+from swe_srl.errors import UserError
 from swe_srl.training.checkpoints import Checkpoints
 from swe_srl.training.evaluations import Evaluations
 from swe_srl.training.folder import RunFolder
+from swe_srl.training.processes import Processes
 from swe_srl.training.resume import check_recipe
 from swe_srl.training.summary import RunSummary, summary
 from swe_srl.training.terminal import say
+
+if TYPE_CHECKING:
+    from swe_srl.cluster.ray import RayCluster
 
 
 def finished_already(folder: RunFolder, recipe: Recipe, stack: ExitStack, *, overwrite: bool, resume: bool) -> bool:
@@ -39,3 +47,10 @@ def end_again(recipe: Recipe, folder: RunFolder, console: Console) -> RunSummary
     evaluations.load(written["updates"])
     say(console, f"{folder.path}: the run is finished already")
     return summary(folder.path, evaluations.made, written["updates"], written["seconds"])
+
+
+def open_nodes(name: str, processes: Processes, say: Callable[[str], None]) -> RayCluster:
+    """The Ray cluster whose nodes carry engines. Raises UserError where there is none, or several processes would share it."""
+    if processes.count > 1:
+        raise UserError(f"--cluster {name} takes one process, and this is one of {processes.count}: leave it out")
+    return open_ray(name, say)

@@ -18,7 +18,16 @@ from swe_srl.recipes import load_recipe
 from swe_srl.training.data import Dataset
 from swe_srl.training.folder import RunFolder
 
-FREE = ("out", "checkpoints.", "plan.", "tracking.", "model.weights", "model.process_timeout")
+FREE = (
+    "out",
+    "checkpoints.",
+    "plan.",
+    "tracking.",
+    "model.weights",
+    "model.process_timeout",
+    "sampling.engines",
+    "sampling.restarts",
+)
 """Options (by the beginning of their names) that may differ."""
 
 

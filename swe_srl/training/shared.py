@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swe_srl.policy.base import Sample, Sampler, SamplingOptions
+from swe_srl.policy.samplers.rules import check_lengths
 from swe_srl.rewards.compose import Rewards, Sampled
 from swe_srl.rewards.reward import RewardedAnswer
 from swe_srl.training.logprobs import BackwardResult, Engine, Example, LossFn
@@ -78,13 +79,23 @@ class SharedSampler:
         """See `Sampler`. A prompt's samples depend on its place in the call and the seed, not on who draws them."""
         longest = [0] * (options.n * options.max_tokens)
         plan = share_out(tree_pieces(plan_tree(prompts, [longest] * len(prompts))), self.processes.count)
+        # All of them, so that all processes refuse together.
+        check_lengths(prompts, options.max_tokens, self.sampler.context)
+        places = plan[self.processes.rank]
         with self.weights.whole():
-            mine = self.sampler.sample(prompts, options, only=plan[self.processes.rank])
+            mine = self.sampler.sample([prompts[place] for place in places], options, places)
         return _in_order(plan, self.processes.gather("the samples of a batch", mine))
 
     def update_weights(self, checkpoint: Path | None) -> None:
         """See `Sampler`."""
         self.sampler.update_weights(checkpoint)
+
+    def take_weights(self) -> None:
+        """See `Sampler`: weights are the policy's own."""
+
+    def report(self) -> dict[str, Any]:
+        """See `Sampler`."""
+        return {}
 
     def close(self) -> None:
         """See `Sampler`."""
@@ -109,6 +120,15 @@ class FirstSampler:
         """See `Sampler`."""
         if self.sampler is not None:
             self.sampler.update_weights(checkpoint)
+
+    def take_weights(self) -> None:
+        """See `Sampler`."""
+        with self.weights.whole():
+            self.processes.from_first("the server to take weights", lambda: self._own().take_weights())
+
+    def report(self) -> dict[str, Any]:
+        """See `Sampler`: in the first process."""
+        return {} if self.sampler is None else self.sampler.report()
 
     def close(self) -> None:
         """See `Sampler`."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -31,6 +31,7 @@ from swe_srl.rollouts.steps import StepEvaluation, evaluate_steps
 from swe_srl.rollouts.tasks import TaskEvaluation
 from swe_srl.terminal import console as terminal
 from swe_srl.terminal import progress as progress_bars
+from swe_srl.training.ahead import Ahead, Drawn
 from swe_srl.training.atomic import write_folder
 from swe_srl.training.batches import Batch, Batches, SftBatches, SrlBatches
 from swe_srl.training.checkpoints import Checkpoints, Progress, read_progress, restore
@@ -41,7 +42,7 @@ from swe_srl.training.fitting import check_fit, context_of
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
 from swe_srl.training.objective import Objective
-from swe_srl.training.opening import end_again, finished_already
+from swe_srl.training.opening import end_again, finished_already, open_nodes
 from swe_srl.training.outcome import OutcomeBatches, StageRollouts, open_rollouts
 from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
@@ -55,6 +56,9 @@ from swe_srl.training.tracking import check_trackers, line, numbers, start_track
 from swe_srl.training.tree.select import engine_for
 from swe_srl.training.update import NotFiniteError, Updater
 from swe_srl.training.weights import add_adapter, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from swe_srl.cluster.ray import RayCluster
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class _Run:
     optimizer: torch.optim.Optimizer | None = None
     optimizer_state: dict[str, Any] = field(default_factory=dict)
     """Of a continued run, where it was inside a stage."""
+    ahead: Drawn | None = None
+    """A batch that is drawn and not yet trained on."""
 
     @property
     def seconds(self) -> float:
@@ -92,9 +98,17 @@ class _Run:
 
 
 def train(
-    recipe: Recipe, out: Path, *, overwrite: bool = False, resume: bool = False, console: Console | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    console: Console | None = None,
+    cluster: str = "local",
 ) -> RunSummary:
     """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds), or go on with the run in it.
+
+    cluster: where the engines that sample run; `local`, or a Ray cluster (see `swe_srl.cluster.select`).
 
     Raises:
         UserError: the folder holds a run and neither `overwrite` nor `resume` is true, or none to resume; the recipe differs
@@ -112,7 +126,9 @@ def train(
         if processes.from_first("a look at the run folder", look):
             found = processes.from_first("the run's end", partial(end_again, recipe, folder, console))
             return replace(found, told=processes.first)
-        run = _prepare(recipe, folder, stack.enter_context(progress_bars(console)), started, accelerator, processes)
+        bars = stack.enter_context(progress_bars(console))
+        ray = None if cluster == "local" else stack.enter_context(open_nodes(cluster, processes, partial(say, bars.console)))
+        run = _prepare(recipe, folder, bars, started, accelerator, processes, ray)
         stack.enter_context(closing(run.sampler))
         data = run.dataset.summary() | {"fingerprint": fingerprint(run.dataset)}
         data |= {f"stage-{index + 1}-outcome": rollouts.summary() for index, rollouts in run.rollouts.items()}
@@ -136,7 +152,13 @@ def _begin(run: _Run, data: dict[str, Any], made_with: dict[str, Any], stack: Ex
 
 
 def _prepare(
-    recipe: Recipe, folder: RunFolder, bars: Bars, started: float, accelerator: Accelerator, processes: Processes
+    recipe: Recipe,
+    folder: RunFolder,
+    bars: Bars,
+    started: float,
+    accelerator: Accelerator,
+    processes: Processes,
+    cluster: RayCluster | None,
 ) -> _Run:
     """Load policy and data and check that they and the recipe fit each other, before anything is written."""
     check_trackers(recipe.tracking)
@@ -150,7 +172,7 @@ def _prepare(
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))
-    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer)
+    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, cluster)
     return _Run(
         recipe=recipe,
         accelerator=accelerator,
@@ -192,7 +214,7 @@ def _go_back(run: _Run, data: dict[str, Any], made_with: dict[str, Any]) -> None
     if checkpoint is not None:
         run.started -= run.progress.seconds
         with run.policy.whole(replaced=True) as policy:
-            run.optimizer_state = restore(checkpoint, policy)
+            run.optimizer_state, run.ahead = restore(checkpoint, policy)
         run.sampler.update_weights(None)
     run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 
@@ -211,6 +233,7 @@ def _run_stages(run: _Run) -> bool:
                 if run.recipe.evaluation.each_stage:
                     _evaluate(run, f"stage-{index + 1}-{stages[index].objective}")
                 run.progress = replace(run.progress, stage=index + 1, update=0, batches={})
+                run.ahead = None
     except StopRequested:
         return False
     except SamplerLost as lost:  # before the update that it was to sample for
@@ -223,7 +246,7 @@ def _run_stages(run: _Run) -> bool:
 def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     """The training loop: batch, backward, step, metrics, now and then an evaluation and a checkpoint."""
     progress, recipe = run.progress, run.recipe
-    batches = _batches(run, index, stage)
+    batches = Ahead(_batches(run, index, stage), run.sampler, lambda: progress.updates, recipe.staleness_of(stage))
     rollouts = run.rollouts.get(index)
     total = stage.total_updates(len(rollouts.origins if rollouts else run.dataset.for_objective(stage.objective)))
     temperature = recipe.sampling_of(stage).temperature if isinstance(stage, PolicyStage) else 1.0
@@ -237,7 +260,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     trained = [parameter for parameter in run.policy.trained.parameters() if parameter.requires_grad]
     run.optimizer = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=stage.weight_decay)
     if progress.update > 0:
-        batches.restore(progress.batches)
+        batches.restore(progress.batches, run.ahead)
         load_full_state(run.optimizer, run.optimizer_state)
     updater = Updater(run.accelerator, run.policy, _objective(run, index, stage), engine, run.optimizer)
     advance = bar(run.bars, f"stage {index + 1} {stage.objective}")
@@ -251,7 +274,7 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
             return
         reset_peak_memory()
         run.policy.trained.eval()
-        batch = next(batches)
+        batch = batches.take(more=progress.update + 1 < total)
         started = time.perf_counter()
         lr = learning_rate(progress.update, total, peak=stage.lr, schedule=stage.schedule, warmup=stage.warmup)
         name = f"stage {index + 1} ({stage.objective}), update {progress.update + 1}"
@@ -259,11 +282,15 @@ def _run_stage(run: _Run, index: int, stage: Stage) -> None:
         metrics: dict[str, Any] = {**place, "objective": stage.objective, **batch.metrics, "lr": lr}
         if batch.examples:
             metrics |= _update(run, updater, batch, lr, name)
+        batches.settle()
+        if batch.examples:
+            run.sampler.update_weights(None)
         metrics |= {"skipped": not batch.examples, "peak_memory_mb": max(run.processes.gather("peak memory", peak_memory_mb()))}
         metrics["seconds"] = {**batch.seconds, "update": time.perf_counter() - started}
         run.folder.append("samples.jsonl", *({**place, **record} for record in batch.records))
         run.folder.append("metrics.jsonl", metrics)
         progress.update, progress.updates, progress.batches = progress.update + 1, progress.updates + 1, batches.state()
+        run.ahead = batches.ahead()
         run.accelerator.log(dict(numbers(metrics)), step=progress.updates)
         run.say(line(metrics, total))
         if recipe.checkpoints.every and progress.updates % recipe.checkpoints.every == 0:
@@ -277,7 +304,9 @@ def _batches(run: _Run, index: int, stage: Stage) -> Batches:
         return SrlBatches(stage, items, run.sampler, sampling, run.rewards, seed)
     if isinstance(stage, SftStage):
         return SftBatches(stage, items, seed)
-    return OutcomeBatches(run.rollouts[index], run.sampler, sampling, seed, run.interrupt.check)
+    # A batch that is drawn ahead is drawn to its end: later its weights are gone, and it could not be drawn again.
+    between = (lambda: None) if sampling.staleness else run.interrupt.check
+    return OutcomeBatches(run.rollouts[index], run.sampler, sampling, seed, between)
 
 
 def _objective(run: _Run, index: int, stage: Stage) -> Objective:
@@ -290,7 +319,7 @@ def _objective(run: _Run, index: int, stage: Stage) -> Objective:
 
 
 def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) -> dict[str, Any]:
-    """The optimizer steps of one batch, and the sampler told of them; a batch that fails is kept for inspection."""
+    """The optimizer steps of one batch; one that fails is kept for inspection."""
     try:
         metrics = updater.update(batch.examples, lr)
     except NotFiniteError as error:
@@ -301,7 +330,6 @@ def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) ->
             f"{where}: {error}; the batch is in {run.folder.path / 'failed-batch.json'}. "
             "Lower the learning rate or use dtype float32"
         ) from error
-    run.sampler.update_weights(None)
     return metrics
 
 
@@ -338,7 +366,7 @@ def _save(run: _Run) -> None:
 
     def write() -> None:
         run.progress.lines, run.progress.seconds = run.folder.lengths(), run.seconds
-        run.checkpoints.save(run.progress, policy, run.tokenizer, optimizer)
+        run.checkpoints.save(run.progress, policy, run.tokenizer, optimizer, run.ahead)
         run.folder.write_status("unfinished", run.progress.updates, run.seconds)
 
     with run.policy.whole() as policy:

@@ -11,7 +11,7 @@ from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplingOptions
 from swe_srl.policy.samplers import transformers as module
 from swe_srl.policy.samplers.decoding import ExpandedDecoder, PackedDecoder, packs_exactly
-from swe_srl.policy.samplers.transformers import TransformersSampler, draw
+from swe_srl.policy.samplers.transformers import TransformersSampler, batches, draw
 
 GENERATOR = torch.Generator().manual_seed(3)
 SHARED = torch.randint(4, 400, (40,), generator=GENERATOR).tolist()
@@ -57,7 +57,7 @@ def test_logprobs_are_those_of_a_separate_forward_pass(model: Any, tokenizer: An
 def test_a_call_may_be_shared_out_by_prompts(model: Any, tokenizer: Any) -> None:
     options = SamplingOptions(n=3, max_tokens=20, seed=5)
     whole = flat(sampler(model, tokenizer).sample(PROMPTS, options))
-    parts = [sampler(model, tokenizer).sample(PROMPTS, options, only=part) for part in ([0, 3], [1, 2], [])]
+    parts = [sampler(model, tokenizer).sample([PROMPTS[i] for i in p], options, p) for p in ([0, 3], [1, 2], [])]
     assert [flat(part) for part in parts] == [whole[:3] + whole[9:], whole[3:9], []]
 
 
@@ -89,10 +89,8 @@ def test_a_sample_does_not_depend_on_its_batch(model: Any, tokenizer: Any) -> No
 
 
 def test_batches_are_longest_first_and_within_the_budget(model: Any, tokenizer: Any) -> None:
-    batches = sampler(model, tokenizer, batch_tokens=120)._batches(
-        PROMPTS, SamplingOptions(n=2, max_tokens=5), range(len(PROMPTS))
-    )
-    assert list(batches) == [[3], [0, 2, 1]]
+    found = batches(PROMPTS, SamplingOptions(n=2, max_tokens=5), 120)
+    assert found == [[3], [0, 2, 1]]
 
 
 def test_a_shared_prefix_is_computed_once(model: Any) -> None:

@@ -66,7 +66,7 @@ max_refills = 1
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedSampler]:
-    monkeypatch.setattr(trainer, "open_sampler", lambda sampling, model, tokenizer: ScriptedSampler(model, tokenizer))
+    monkeypatch.setattr(trainer, "open_sampler", lambda sampling, model, tokenizer, cluster: ScriptedSampler(model, tokenizer))
     monkeypatch.setattr(ScriptedSampler, "script", [])
     monkeypatch.setattr(ScriptedSampler, "asked", [])
     return ScriptedSampler

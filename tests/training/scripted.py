@@ -41,6 +41,11 @@ class ScriptedSampler:
     def update_weights(self, checkpoint: Path | None) -> None:
         self.updates += 1
 
+    def take_weights(self) -> None: ...
+
+    def report(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None: ...
 
     def _sample(self, text: str) -> Sample:

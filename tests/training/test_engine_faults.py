@@ -22,6 +22,7 @@ pytestmark = pytest.mark.xdist_group("vllm")
 RUN = """
 [sampling]
 engine = "vllm"
+restarts = 0
 max_tokens = 4
 [sampling.vllm]
 max_model_len = 2048
@@ -55,44 +56,45 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(command, stdout=said, stderr=said, text=True)
 
 
-def engine_of(trainer: subprocess.Popen[str]) -> tuple[psutil.Process, list[psutil.Process], Path]:
-    """vLLM's process, all that runs for the trainer, and the folder that they share."""
+def engine_of(trainer: subprocess.Popen[str]) -> tuple[psutil.Process, list[psutil.Process], list[Path]]:
+    """vLLM's process, all that runs for the trainer, and the folders of what runs."""
     family = psutil.Process(trainer.pid).children(recursive=True)
-    [engine] = [child for child in family if child.cmdline()[1:3] == ["-m", "swe_srl.policy.samplers.vllm_engine"]]
-    [lifeline] = [child for child in family if child.cmdline()[1:3] == ["-m", "swe_srl.policy.samplers.lifeline"]]
-    return engine, family, Path(lifeline.cmdline()[3])
+    [engine] = [child for child in family if child.cmdline()[1:3] == ["-m", "swe_srl.policy.samplers.serving"]]
+    lifelines = [child for child in family if child.cmdline()[1:3] == ["-m", "swe_srl.policy.samplers.lifeline"]]
+    return engine, family, [Path(lifeline.cmdline()[3]) for lifeline in lifelines]
 
 
-def assert_nothing_is_left(family: list[psutil.Process], shared: Path) -> None:
+def assert_nothing_is_left(family: list[psutil.Process], folders: list[Path]) -> None:
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
-    assert not shared.exists()
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_killing_the_trainer_or_the_engine(folder: Path) -> None:
     run = folder / "run"
     trainer = start(folder, str(folder / "recipe.toml"), "--out", str(run))
     until(lambda: updates(run) >= 6, trainer)
-    _, family, shared = engine_of(trainer)
-    assert shared.is_dir()
+    _, family, folders = engine_of(trainer)
+    assert len(folders) == 2
+    assert all(folder.is_dir() for folder in folders)
     trainer.kill()
     assert trainer.wait(30) == -signal.SIGKILL
-    assert_nothing_is_left(family, shared)
+    assert_nothing_is_left(family, folders)
 
     # The checkpoint after 5 updates is where it goes on; the engine dies between that after 10 and that after 15.
     trainer = start(folder, "--resume", str(run))
     until(lambda: updates(run) % 5 == 2 and updates(run) > 10, trainer)
-    engine, family, shared = engine_of(trainer)
+    engine, family, folders = engine_of(trainer)
     engine.suspend()
     before = updates(run)
     time.sleep(1)
     engine.kill()
     assert trainer.wait(60) == 1
-    assert_nothing_is_left(family, shared)
+    assert_nothing_is_left(family, folders)
     kept = updates(run)
     assert before <= kept <= before + 1, "the trainer waited for the engine"
     said = (folder / "said").read_text()
-    assert "vLLM's engine has ended" in said
+    assert "vLLM's engine is lost: it has ended" in said
     assert f"{kept} update(s) are kept; to continue: swe-srl train --resume" in said
     assert "Traceback" not in said
     saved = json.loads((run / "checkpoints" / f"{kept:06d}" / "progress.json").read_text())

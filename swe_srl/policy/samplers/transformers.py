@@ -24,64 +24,74 @@ from swe_srl.policy.samplers.rules import check_lengths, end_ids, finished_sampl
 
 _log = logging.getLogger(__name__)
 _CHECK_TOKENS = 64
+BATCH_TOKENS = 32_768
+"""What is sampled together, in tokens, unless a sampler is told otherwise."""
 
 
 class TransformersSampler:
     """Implements `swe_srl.policy.base.Sampler`. Prompts are computed once for all their samples, and batched."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 32_768, packed: bool | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        packed: bool | None = None,
+        ends: frozenset[int] | None = None,
+    ) -> None:
         """`batch_tokens` bounds the tokens (prompts + n · max_tokens of each) whose keys and values are held at a time.
 
         `packed` chooses between the two decoders of `swe_srl.policy.samplers.decoding`; None tests the packed one on the first
-        prompt and falls back, with a warning, where it does not reproduce the model.
+        prompt and falls back, with a warning, where it does not reproduce the model. `ends`: ids that end an answer; None: the
+        tokenizer's and the model's.
         """
         self._model, self._tokenizer = model, tokenizer
         self._batch_tokens, self._packed = batch_tokens, packed
-        self._ends = end_ids(model, tokenizer)
+        self._ends = end_ids(model, tokenizer) if ends is None else ends
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], options: SamplingOptions, only: Sequence[int] | None = None
+        self, prompts: Sequence[Sequence[int]], options: SamplingOptions, places: Sequence[int] | None = None
     ) -> list[list[Sample]]:
-        """For each prompt `options.n` samples, in the order of the prompts; or only those of some prompts, given by index.
+        """For each prompt `options.n` samples, in the order of the prompts.
 
-        At temperature 0 the log-probabilities are those of temperature 1, since greedy choice has none. Raises UserError for a
-        prompt that leaves less than `options.max_tokens` of the model's context.
+        At temperature 0 the log-probabilities are those of temperature 1, since greedy choice has none. `places`: where these
+        prompts stand in the call that they are a part of; None: they are the whole call. Raises UserError for a prompt that
+        leaves less than `options.max_tokens` of the model's context.
         """
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        check_lengths(prompts, options.max_tokens, limit)
+        check_lengths(prompts, options.max_tokens, self.context)
+        chosen = list(range(len(prompts)) if places is None else places)
         generator = torch.Generator().manual_seed(options.seed)
-        uniforms = torch.rand(len(prompts), options.n, options.max_tokens, generator=generator, dtype=torch.float64)
+        # Drawn in the order of the places: a part of a call draws what the whole would have drawn for it.
+        shape = (max(chosen, default=-1) + 1, options.n, options.max_tokens)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64)[chosen]
         samples: dict[int, list[Sample]] = {}
-        chosen = range(len(prompts)) if only is None else only
         with _inference(self._model):
-            for batch in self._batches(prompts, options, chosen):
+            for batch in batches(prompts, options, self._batch_tokens):
                 drawn = self._decode([prompts[i] for i in batch], uniforms[batch], options)
                 samples.update(zip(batch, drawn, strict=True))
-        return [samples[i] for i in chosen]
+        return [samples[i] for i in range(len(prompts))]
+
+    @property
+    def context(self) -> int | None:
+        """Longest prompt and answer together, in tokens; None: the model does not say."""
+        limit: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        return limit
 
     def update_weights(self, checkpoint: Path | None) -> None:
         """Nothing to do: the model is the trainer's own. Raises ValueError for a checkpoint, which would be ignored."""
         if checkpoint is not None:
             raise ValueError(f"this sampler shares the trainer's model and cannot load {checkpoint}")
 
-    def close(self) -> None:
+    def take_weights(self) -> None:
         """Nothing to do: the model is the trainer's own."""
 
-    def _batches(
-        self, prompts: Sequence[Sequence[int]], options: SamplingOptions, chosen: Sequence[int]
-    ) -> Iterator[list[int]]:
-        """Indices of the chosen prompts that are sampled together, longest first."""
-        batch: list[int] = []
-        tokens = 0
-        for i in sorted(chosen, key=lambda i: -len(prompts[i])):
-            size = len(prompts[i]) + options.n * options.max_tokens
-            if batch and tokens + size > self._batch_tokens:
-                yield batch
-                batch, tokens = [], 0
-            batch.append(i)
-            tokens += size
-        if batch:
-            yield batch
+    def report(self) -> dict[str, Any]:
+        """Nothing to say: there is no engine."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to do: the model is the trainer's own."""
 
     def _decoder(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> Decoder:
         if self._packed is None:
@@ -128,6 +138,20 @@ class TransformersSampler:
         tail = ids[-max(len(s.encode()) for s in stop) - 4 :]
         text = self._tokenizer.decode(tail, skip_special_tokens=True)
         return any(s in text for s in stop)
+
+
+def batches(prompts: Sequence[Sequence[int]], options: SamplingOptions, batch_tokens: int) -> list[list[int]]:
+    """Indices of the prompts that are sampled together, longest first: at most so many tokens, or one prompt."""
+    found: list[list[int]] = []
+    tokens = 0
+    for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+        size = len(prompts[i]) + options.n * options.max_tokens
+        if not found or tokens + size > batch_tokens:
+            found.append([])
+            tokens = 0
+        found[-1].append(i)
+        tokens += size
+    return found
 
 
 def draw(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -1,99 +1,121 @@
-"""vLLM's engine in a process of its own, answering the requests of `swe_srl.policy.samplers.vllm` over a socket.
+"""vLLM's engine, in the process that opens it; see `serving`.
 
-    python -m swe_srl.policy.samplers.vllm_engine DESCRIPTOR
-
-Invariant: one request, one answer, in order: `(method, keyword arguments)` and `(True, result)` or `(False, message)`. Only
-plain Python values cross. The process ends with the connection.
-
-It is a process of its own because vLLM changes the one it is in: the environment, signal handlers, OpenMP's threads, torch's
-distributed state. None of these may reach the trainer, and a Ctrl-C meant for the trainer must not stop the engine.
+Invariant: as `swe_srl.policy.samplers.vllm` says of what is served. vLLM changes the process it is in.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import traceback
-from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from swe_srl.policy.base import Sample, SamplingOptions
+from swe_srl.policy.samplers.rules import finished_sample
+from swe_srl.policy.samplers.serving import Part, Serves, Weights, as_folder
+from swe_srl.policy.samplers.vllm_requests import request, stopped
 
-class Engine:
-    """The methods that can be asked for."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+class VllmEngine:
+    """Implements `swe_srl.policy.samplers.serving.Engine`."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        home: Path,
+        options: Mapping[str, Any],
+        environment: Mapping[str, str],
+        ends: Sequence[int],
+        sleep: bool,
+    ) -> None:
+        """Start vLLM.
+
+        Args:
+            options: of `vllm.LLM`, but for the model.
+            environment: what vLLM reads when it is imported.
+            ends: ids that end an answer.
+            sleep: give the GPU's memory back between calls.
+        """
+        os.environ.update(environment)
+        from transformers import AutoTokenizer
         from vllm import LLM
 
-        self._llm = LLM(**options)
+        self._home, self._ends, self._sleeps, self._asleep = home, tuple(ends), sleep, False
+        served = home / "model"
+        with as_folder(weights, home) as folder:
+            _lay_out(folder, served)
+            self._tokenizer = AutoTokenizer.from_pretrained(served)
+            self._llm = LLM(model=str(served), **options)
+            self._serves = self._worked("serves", str(served))
+        # vLLM may read the configuration again; the weights it has.
+        for link in served.glob("*.safetensors"):
+            link.unlink()
 
-    def context(self) -> int:
-        """Longest prompt and answer together, in tokens."""
+    def take(self, weights: Weights) -> Serves:
+        """See `Engine`."""
+        with self._awake(), as_folder(weights, self._home) as folder:
+            self._serves = self._worked("take_weights", str(folder))
+            if not self._llm.reset_prefix_cache():
+                raise RuntimeError("vLLM could not empty its prefix cache")
+        return self._serves
+
+    def serves(self) -> Serves:
+        """See `Engine`."""
+        return self._serves
+
+    def context(self) -> int | None:
+        """See `Engine`."""
         return int(self._llm.model_config.max_model_len)
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], requests: Sequence[Mapping[str, Any]]
-    ) -> list[list[tuple[list[int], list[float], str]]]:
-        """For each prompt the ids, log-probabilities and finish reason of its samples. `requests`: SamplingParams' fields."""
+    def sample(self, parts: Sequence[Part], options: SamplingOptions) -> list[list[list[Sample]]]:
+        """See `Engine`. The parts go to vLLM together, in their order."""
         from vllm import SamplingParams
 
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": list(ids)} for ids in prompts],
-            [SamplingParams(**request) for request in requests],
-            use_tqdm=False,
-        )
-        return [
-            [
-                (
-                    list(answer.token_ids),
-                    [position[token].logprob for position, token in zip(answer.logprobs, answer.token_ids, strict=True)],
-                    str(answer.finish_reason),
-                )
-                for answer in output.outputs
-            ]
-            for output in outputs
-        ]
-
-    def reload(self, folder: str) -> None:
-        """Load the weights of a model folder in place and forget every key and value computed with the old ones."""
-        self._llm.collective_rpc("take_weights", kwargs={"folder": folder})
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("vLLM could not empty its prefix cache")
-
-    def sleep(self) -> None:
-        """Give the GPU's memory back: weights go to the host's memory, keys and values are forgotten."""
-        self._llm.sleep(level=1)
-
-    def wake(self) -> None:
-        """Take the memory again."""
-        self._llm.wake_up()
+        asked = [(prompt, place) for prompts, places in parts for prompt, place in zip(prompts, places, strict=True)]
+        with self._awake():
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt, _ in asked],
+                [SamplingParams(**request(options, place, self._ends)) for _, place in asked],
+                use_tqdm=False,
+            )
+        groups = iter([[self._sample(answer, options) for answer in output.outputs] for output in outputs])
+        return [[next(groups) for _ in places] for _, places in parts]
 
     def prefix_cache(self) -> tuple[int, int]:
-        """Prompt tokens asked for and, of these, found in the prefix cache since the engine was started."""
+        """See `Engine`."""
         counters = {metric.name: metric.value for metric in self._llm.get_metrics() if hasattr(metric, "value")}
         return int(counters["vllm:prefix_cache_queries"]), int(counters["vllm:prefix_cache_hits"])
 
+    def _sample(self, answer: Any, options: SamplingOptions) -> Sample:
+        ids = list(answer.token_ids)
+        logprobs = [position[token].logprob for position, token in zip(answer.logprobs, ids, strict=True)]
+        ended = stopped(str(answer.finish_reason))
+        return finished_sample(self._tokenizer, ids, logprobs, stopped=ended, stop=options.stop)
 
-def serve(connection: Connection) -> None:
-    """Start an engine with the options that come first, then answer until the other end is closed."""
-    engine: Engine | None = None
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            if engine is None:
-                engine, result = Engine(**arguments), None
-            else:
-                result = getattr(engine, method)(**arguments)
-            connection.send((True, result))
-        except Exception as error:
-            traceback.print_exc()
-            connection.send((False, f"{type(error).__name__}: {error}"))
+    def _worked(self, method: str, folder: str) -> Serves:
+        """What the workers' `method` says, of each device: all of them read the same files."""
+        found = self._llm.collective_rpc(method, kwargs={"folder": folder})
+        [read] = {read for read, _ in found}
+        return Serves(read, tuple(held for _, held in found))
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
+        yield
+        if self._sleeps:
+            # Weights go to the host's memory, keys and values are forgotten.
+            self._llm.sleep(level=1)
+            self._asleep = True
 
 
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
-    # Without atexit's farewells: there is nobody left to wait for them.
-    os._exit(0)
+def _lay_out(folder: Path, served: Path) -> None:
+    """`folder` under another path, for as long as there is no other way to say which files are done with."""
+    served.mkdir()
+    for file in folder.iterdir():
+        if file.suffix == ".safetensors":
+            (served / file.name).symlink_to(file.resolve())
+        else:
+            (served / file.name).write_bytes(file.read_bytes())

@@ -56,7 +56,7 @@ class VllmServerSampler:
         check_lengths(prompts, options.max_tokens, self._context)
         if not prompts:
             return []
-        self._take_weights()
+        self.take_weights()
         order = trajectory_order(prompts)
         with ThreadPoolExecutor(min(_CONNECTIONS, len(prompts))) as pool:
             answers = pool.map(lambda i: self._complete(prompts[i], request(options, i, self._ends)), order)
@@ -73,11 +73,16 @@ class VllmServerSampler:
         """Serve a checkpoint's weights, or with None the model's, from the next `sample` on. Costs nothing until then."""
         self._updated, self._checkpoint = True, checkpoint
 
+    def report(self) -> dict[str, Any]:
+        """Nothing to say: how the server shares out its requests is its own."""
+        return {}
+
     def close(self) -> None:
         """Close the connections. The server goes on."""
         self._session.close()
 
-    def _take_weights(self) -> None:
+    def take_weights(self) -> None:
+        """See `Sampler`."""
         if not self._updated:
             return
         if self._checkpoint is not None:

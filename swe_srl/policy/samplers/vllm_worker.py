@@ -1,4 +1,4 @@
-"""What vLLM's workers are taught: to take new weights whole.
+"""What vLLM's workers are taught: to take new weights whole, and to say what they have.
 
     vllm serve MODEL --worker-extension-cls swe_srl.policy.samplers.vllm_worker.TakesWeights …
 
@@ -10,7 +10,10 @@ weights of its own in the file, so it counts as not loaded and its copy is not p
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+from swe_srl.policy.samplers.weights import checksum, stored_tensors
 
 
 class TakesWeights:
@@ -19,11 +22,16 @@ class TakesWeights:
     reload_weights: Any
     model_runner: Any
 
-    def take_weights(self, folder: str) -> None:
-        """Load the weights of a model folder in place."""
+    def take_weights(self, folder: str) -> tuple[int, int]:
+        """Load the weights of a model folder in place; says what `serves` does."""
         self.reload_weights(weights_path=folder)
         layers = [layer for layer in self.model_runner.get_model().modules() if hasattr(layer, "cpu_linear")]
         owners = Counter(id(layer.weight) for layer in layers)
         for layer in layers:
             if owners[id(layer.weight)] > 1:
                 layer.quant_method.process_weights_after_loading(layer)
+        return self.serves(folder)
+
+    def serves(self, folder: str) -> tuple[int, int]:
+        """Checksums of the weights in a model folder, as this worker reads them, and of the parameters it has."""
+        return checksum(stored_tensors(Path(folder))), checksum(self.model_runner.get_model().named_parameters())

@@ -10,10 +10,13 @@ import os
 import shutil
 import socket
 import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -57,6 +60,32 @@ def _merged(module: Any, weight: Tensor) -> Tensor:
     for adapter in module.active_adapters:
         weight = weight + module.get_delta_weight(adapter)
     return weight
+
+
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a model folder by name, one at a time."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield name, opened.get_tensor(name)
+
+
+@torch.no_grad()
+def checksum(tensors: Iterable[tuple[str, Tensor]]) -> int:
+    """A number that changes with any bit of named tensors, whatever their order and device: 64 bits.
+
+    It tells one version of a model's weights from another; it is no protection from someone who wants two to look alike.
+    """
+    total = 0
+    for name, tensor in tensors:
+        bits = (
+            tensor.detach()
+            .contiguous()
+            .view(-1)
+            .view({1: torch.int8, 2: torch.int16, 4: torch.int32}.get(tensor.dtype.itemsize, torch.int64))
+        )
+        total += (zlib.crc32(name.encode()) | 1) * int(bits.sum(dtype=torch.int64))
+    return total % 2**64
 
 
 def room_for(model: Any, dtype: torch.dtype) -> Path:
