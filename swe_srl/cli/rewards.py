@@ -46,9 +46,9 @@ def audit(
     parts = text_parts()
     with ExitStack() as opened:
         if tasks or replay:
-            from swe_srl.cluster.select import open_cluster
+            from swe_srl.environments.nodes import open_nodes
             from swe_srl.environments.task import load_tasks
-            from swe_srl.rewards.executing import Nodes, effect_part
+            from swe_srl.rewards.executing import effect_part
             from swe_srl.terminal import progress
 
             options = EffectReward(
@@ -57,9 +57,7 @@ def audit(
                 workers=workers,
                 timeout_seconds=timeout,
             )
-            nodes = None
-            if where != "local":
-                nodes = Nodes(opened.enter_context(open_cluster(where, workers, say)), way, say)
+            nodes = opened.enter_context(open_nodes(where, way, say))
             bars = opened.enter_context(progress())
             bar = bars.add_task("executing actions", total=None)
             parts["effect"] = effect_part(options, lambda done, total: bars.update(bar, completed=done, total=total), nodes)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from swe_srl.cli.options import Json
+from swe_srl.cli.options import Images, Json, shipping
 from swe_srl.cli.output import exit_unless, output, say, table_of
 from swe_srl.cli.reports import check_live, live_view
 from swe_srl.errors import UserError
@@ -49,9 +49,11 @@ def train(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Where engines that sample run: local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT."
+            help="Where engines that sample and what effect rewards execute run: local, ray (that of this machine or "
+            "RAY_ADDRESS), or ray://HOST:PORT."
         ),
     ] = "local",
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
     """Train a policy as a recipe says: SFT and SRL stages, evaluation before and after, metrics, checkpoints.
@@ -59,9 +61,10 @@ def train(
     Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
     """
     if dry_run:
-        if recipe is None or resume is not None or out is not None or overwrite or live or cluster != "local":
+        if recipe is None or resume is not None or out is not None or overwrite or live or cluster != "local" or images:
             raise UserError(
-                "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite, --live and --cluster"
+                "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite, --live, --cluster and "
+                "--images"
             )
         _dry_run(recipe, overrides or (), cluster_size, costs, as_json)
         return
@@ -77,8 +80,10 @@ def train(
 
     if live:
         check_live()
+    from swe_srl.training.opening import Where
     from swe_srl.training.trainer import train as run
 
+    where = Where(cluster, shipping(images, cluster))
     source = recipe or (resume or Path()) / "recipe.toml"
     if recipe is None and not source.is_file():
         raise UserError(f"{resume}: holds no run to continue")
@@ -87,7 +92,7 @@ def train(
     if folder is None:
         raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
     with live_view(folder) if live else nullcontext(console()) as shown:
-        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, cluster=cluster)
+        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, where=where)
     if summary.told:
         output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
     exit_unless(summary.stopped_by != signal.SIGINT)

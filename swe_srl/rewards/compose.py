@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swe_srl.config import FunctionalReward, RewardsSection, SimilarityReward
 from swe_srl.policy.format import Answer, parse_answer, render_action
@@ -21,6 +21,9 @@ from swe_srl.rewards.text import similarities
 from swe_srl.rewards.validity import Invalid, invalid_reward
 from swe_srl.scaffolds.base import Action
 from swe_srl.trajectories.model import Step
+
+if TYPE_CHECKING:
+    from swe_srl.environments.nodes import Nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,11 @@ class Rewards:
         return RewardedAnswer(answer, total, paper, parts)
 
 
-def build_rewards(section: RewardsSection) -> Rewards:
-    """The rewards of a recipe. Raises UserError where one cannot be had, such as effects without a Docker daemon."""
+def build_rewards(section: RewardsSection, nodes: Nodes | None = None) -> Rewards:
+    """The rewards of a recipe, actions executed on `nodes` or here.
+
+    Raises UserError where one cannot be had, such as effects without a Docker daemon.
+    """
     parts: dict[str, tuple[float, Part]] = {}
     if (text := section.similarity) is not None:
         parts["similarity"] = (text.weight, similarity_part(text))
@@ -78,7 +84,7 @@ def build_rewards(section: RewardsSection) -> Rewards:
     if (effect := section.effect) is not None:
         from swe_srl.rewards.executing import effect_part
 
-        parts["effect"] = (effect.weight, effect_part(effect))
+        parts["effect"] = (effect.weight, effect_part(effect, nodes=nodes))
     return Rewards(parts, section.invalid)
 
 

@@ -7,15 +7,14 @@ states. What cannot be found, or leaves nothing to compare, is unscored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from swe_srl.cache import cache_folder
-from swe_srl.cluster.base import Cluster
 from swe_srl.config import EffectReward
 from swe_srl.environments.image import build_image
+from swe_srl.environments.nodes import Nodes
 from swe_srl.environments.reaper import connect_and_reap
-from swe_srl.environments.shipping import Shipping, send_image
+from swe_srl.environments.shipping import send_image
 from swe_srl.environments.task import load_tasks
 from swe_srl.errors import UserError
 from swe_srl.rewards.effect import effect_similarity
@@ -27,15 +26,6 @@ from swe_srl.scaffolds.base import Action
 from swe_srl.trajectories.model import Step
 
 NOTHING = Unscored("neither action left anything to compare")
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """Where forks are had elsewhere."""
-
-    cluster: Cluster
-    shipping: Shipping
-    say: Callable[[str], None]
 
 
 def effect_part(

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from rich.progress import Progress
 
-from swe_srl.cluster.select import open_cluster
 from swe_srl.config import EffectReward, SamplingSection
+from swe_srl.environments.nodes import Nodes, open_nodes
 from swe_srl.environments.shipping import Shipping
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplingOptions
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.prompts import PromptOptions
-from swe_srl.rewards.executing import Nodes, effect_values, open_forks
+from swe_srl.rewards.executing import effect_values, open_forks
 from swe_srl.rollouts.command import best_device, fit_context
 from swe_srl.rollouts.steps import Effects, StepEvaluation, by_position, by_tool, evaluate_steps
 from swe_srl.scaffolds import get_scaffold
@@ -89,8 +89,7 @@ def evaluate_steps_command(
     if choice.max_steps is not None and choice.max_steps < len(steps):
         drawn = sorted(random.Random(choice.seed).sample(range(len(steps)), choice.max_steps))
         steps = [steps[index] for index in drawn]
-    with open_cluster(choice.cluster, 1, say) as cluster, progress_bars() as progress:
-        nodes = None if choice.cluster == "local" else Nodes(cluster, choice.shipping, say)
+    with open_nodes(choice.cluster, choice.shipping, say) as nodes, progress_bars() as progress:
         effects = None if choice.effects is None else _effects(choice.effects, progress, nodes)
         return _evaluate(steps, choice, prompt, to, say, progress, effects)
 

@@ -1,4 +1,4 @@
-"""Whether a run may write into a folder, and what is left to do where it is finished.
+"""Where a run is done, whether it may write into a folder, and what is left to do where it is finished.
 
 Invariant: nothing is changed in a folder that another process writes a run in, or that holds a run nobody asked to replace.
 """
@@ -6,13 +6,14 @@ Invariant: nothing is changed in a folder that another process writes a run in, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from swe_srl.cluster.select import open_ray
 from swe_srl.config import Recipe
+from swe_srl.environments.nodes import Nodes, open_nodes
+from swe_srl.environments.shipping import Shipping
 from swe_srl.errors import UserError
 from swe_srl.training.checkpoints import Checkpoints
 from swe_srl.training.evaluations import Evaluations
@@ -21,9 +22,6 @@ from swe_srl.training.processes import Processes
 from swe_srl.training.resume import check_recipe
 from swe_srl.training.summary import RunSummary, summary
 from swe_srl.training.terminal import say
-
-if TYPE_CHECKING:
-    from swe_srl.cluster.ray import RayCluster
 
 
 def finished_already(folder: RunFolder, recipe: Recipe, stack: ExitStack, *, overwrite: bool, resume: bool) -> bool:
@@ -49,8 +47,20 @@ def end_again(recipe: Recipe, folder: RunFolder, console: Console) -> RunSummary
     return summary(folder.path, evaluations.made, written["updates"], written["seconds"])
 
 
-def open_nodes(name: str, processes: Processes, say: Callable[[str], None]) -> RayCluster:
-    """The Ray cluster whose nodes carry engines. Raises UserError where there is none, or several processes would share it."""
-    if processes.count > 1:
-        raise UserError(f"--cluster {name} takes one process, and this is one of {processes.count}: leave it out")
-    return open_ray(name, say)
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where what is not the update is done."""
+
+    cluster: str = "local"
+    """This machine, or a Ray cluster (see `swe_srl.cluster.select`) that carries engines and what effect rewards execute."""
+    shipping: Shipping = field(default_factory=Shipping)
+    """How its nodes come to have images."""
+
+    def open(self, processes: Processes, say: Callable[[str], None]) -> AbstractContextManager[Nodes | None]:
+        """The nodes; None: this machine. Raises UserError where there are none, or several processes would share them."""
+        if self.cluster != "local" and processes.count > 1:
+            raise UserError(f"--cluster {self.cluster} takes one process, and this is one of {processes.count}: leave it out")
+        return open_nodes(self.cluster, self.shipping, say)
+
+
+HERE = Where()

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from swe_srl.config import PolicyStage, Recipe, SftStage, SrlStage, Stage
+from swe_srl.environments.nodes import Nodes
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplerLost, SamplingOptions
 from swe_srl.policy.model import load_policy
@@ -42,7 +43,7 @@ from swe_srl.training.fitting import check_fit, context_of
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
 from swe_srl.training.objective import Objective
-from swe_srl.training.opening import end_again, finished_already, open_nodes
+from swe_srl.training.opening import HERE, Where, end_again, finished_already
 from swe_srl.training.outcome import OutcomeBatches, StageRollouts, open_rollouts
 from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
@@ -56,9 +57,6 @@ from swe_srl.training.tracking import check_trackers, line, numbers, start_track
 from swe_srl.training.tree.select import engine_for
 from swe_srl.training.update import NotFiniteError, Updater
 from swe_srl.training.weights import add_adapter, load_weights, save_weights
-
-if TYPE_CHECKING:
-    from swe_srl.cluster.ray import RayCluster
 
 
 @dataclass(slots=True)
@@ -104,11 +102,9 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     console: Console | None = None,
-    cluster: str = "local",
+    where: Where = HERE,
 ) -> RunSummary:
     """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds), or go on with the run in it.
-
-    cluster: where the engines that sample run; `local`, or a Ray cluster (see `swe_srl.cluster.select`).
 
     Raises:
         UserError: the folder holds a run and neither `overwrite` nor `resume` is true, or none to resume; the recipe differs
@@ -127,8 +123,8 @@ def train(
             found = processes.from_first("the run's end", partial(end_again, recipe, folder, console))
             return replace(found, told=processes.first)
         bars = stack.enter_context(progress_bars(console))
-        ray = None if cluster == "local" else stack.enter_context(open_nodes(cluster, processes, partial(say, bars.console)))
-        run = _prepare(recipe, folder, bars, started, accelerator, processes, ray)
+        nodes = stack.enter_context(where.open(processes, partial(say, bars.console)))
+        run = _prepare(recipe, folder, bars, started, accelerator, processes, nodes)
         stack.enter_context(closing(run.sampler))
         data = run.dataset.summary() | {"fingerprint": fingerprint(run.dataset)}
         data |= {f"stage-{index + 1}-outcome": rollouts.summary() for index, rollouts in run.rollouts.items()}
@@ -158,7 +154,7 @@ def _prepare(
     started: float,
     accelerator: Accelerator,
     processes: Processes,
-    cluster: RayCluster | None,
+    nodes: Nodes | None,
 ) -> _Run:
     """Load policy and data and check that they and the recipe fit each other, before anything is written."""
     check_trackers(recipe.tracking)
@@ -172,7 +168,7 @@ def _prepare(
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))
-    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, cluster)
+    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, nodes.cluster if nodes else None)
     return _Run(
         recipe=recipe,
         accelerator=accelerator,
@@ -184,7 +180,7 @@ def _prepare(
         sampler=share_sampler(recipe.sampling.engine, opened, policy, processes),
         dataset=dataset,
         rollouts=rollouts,
-        rewards=share_rewards(build_rewards(recipe.rewards), processes),
+        rewards=share_rewards(build_rewards(recipe.rewards, nodes), processes),
         evaluations=Evaluations(recipe, folder),
         interrupt=Interrupt(
             lambda number: say(bars.console, f"{number.name}: stopping after this update"),

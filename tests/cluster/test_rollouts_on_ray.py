@@ -17,9 +17,10 @@ from second_daemon import Daemon
 from two_machines import TwoMachines
 
 from swe_srl.cluster.ray import RayCluster
-from swe_srl.config import EffectReward
+from swe_srl.config import EffectReward, RewardsSection
 from swe_srl.environments.docker import remove_image
 from swe_srl.environments.image import build_image
+from swe_srl.environments.nodes import Nodes
 from swe_srl.environments.normalise import normalise
 from swe_srl.environments.replaying import ReplayWork, replay_all
 from swe_srl.environments.shipping import Shipping, send_image
@@ -27,8 +28,10 @@ from swe_srl.environments.snapshots import FILE as SNAPSHOTS
 from swe_srl.environments.snapshots import SnapshotMap, read_map
 from swe_srl.environments.spreading import spread_images
 from swe_srl.environments.task import load_tasks
+from swe_srl.policy.format import render_answer
 from swe_srl.policy.prompts import PromptOptions
-from swe_srl.rewards.executing import Nodes, effect_values, open_forks
+from swe_srl.rewards.compose import Sampled, build_rewards
+from swe_srl.rewards.executing import effect_values, open_forks
 from swe_srl.rewards.reward import Unscored
 from swe_srl.rollouts.agent import AgentConfig
 from swe_srl.rollouts.command import PolicyChoice, StartChoice, rollout_command
@@ -37,6 +40,7 @@ from swe_srl.rollouts.policies import ScriptedPolicy
 from swe_srl.rollouts.record import read_record
 from swe_srl.rollouts.run import RolloutOptions, RolloutReport, run_rollouts
 from swe_srl.rollouts.starts import Start, StartRule, parse_start, starts
+from swe_srl.scaffolds import get_scaffold
 from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Trajectory, Turn
@@ -197,6 +201,26 @@ def test_effects_found_on_the_nodes_are_those_found_here(
     assert len({value for value in here if not isinstance(value, Unscored)}) > 1
     assert (executed, forks.spent.faults) == (len(steps) * (1 + len(commands)), 0), "once, the experts' own too"
     assert set(late) == {Unscored("the time limit was reached")}
+
+
+def test_a_recipes_effects_are_found_on_the_nodes(shipping: Shipping, tmp_path: Path) -> None:
+    class Asked(Exception):
+        """By the reward."""
+
+    class Elsewhere:
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            raise Asked
+
+    def section(cache: str) -> RewardsSection:
+        return RewardsSection(effect=EffectReward(tasks=[str(TASK)], cache=str(tmp_path / cache)))
+
+    text = render_answer("Why not.", Action((ToolCall("bash", {"command": "ls"}),)))
+    sampled = Sampled(STEPS[0], text, "stop", get_scaffold(EXPERT.scaffold).tools)
+    [here] = build_rewards(section("here")).score([sampled])
+    assert here.parts["effect"] is not None
+    nodes = Nodes(Elsewhere(), shipping, print)  # type: ignore[arg-type]
+    with pytest.raises(Asked):
+        build_rewards(section("there"), nodes).score([sampled])
 
 
 @pytest.mark.usefixtures("machines")

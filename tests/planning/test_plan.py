@@ -178,7 +178,8 @@ def test_options_of_a_plan_and_of_a_run_do_not_mix() -> None:
         (["--cluster-size", "2"], "--cluster-size and --costs are of a plan: add --dry-run"),
         (
             ["--dry-run", "--overwrite"],
-            "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite and --live",
+            "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite, --live, --cluster and "
+            "--images",
         ),
     ):
         ran = _dry_run("recipes/quickstart.toml", *options, cwd=ROOT)
