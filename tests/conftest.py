@@ -13,10 +13,11 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from lacking import lacking
 from publishing import published
 
 if TYPE_CHECKING:
@@ -33,13 +34,6 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 # In a job that a script began with `&` it is ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def lacking(reason: str) -> NoReturn:
-    """Skip the test; where CI is set, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; in CI this must not be skipped", pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

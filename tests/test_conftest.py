@@ -28,7 +28,7 @@ def test_expected_to_fail(): pytest.xfail("known")
     ],
 )
 def test_skips(tmp_path: Path, ci: str, outcomes: list[str], status: int) -> None:
-    for name in ("conftest.py", "publishing.py"):
+    for name in ("conftest.py", "lacking.py", "publishing.py"):
         shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  docker\n  model\n  real_data\n")
     (tmp_path / "test_it.py").write_text(_TESTS)

@@ -125,7 +125,7 @@ def test_a_command_that_lacks_an_extra_says_which(installed: Path, tmp_path: Pat
 
 def test_extras_are_those_of_the_project_file() -> None:
     def names(packages: list[str]) -> set[str]:
-        return {re.split(r"[><=]", package)[0] for package in packages if not package.startswith("swe-srl")}
+        return {re.split(r"[><=\[]", package)[0] for package in packages if not package.startswith("swe-srl")}
 
     project = PYPROJECT["project"]
     always = names(project["dependencies"])

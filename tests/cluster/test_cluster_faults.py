@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 import ray
-from conftest import lacking
 from docker import DockerClient
+from lacking import lacking
 from machines import Apart, Machines, frozen, marked, sandboxes, there, until
 from working import Holding
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import ray
 import requests
-from conftest import lacking
 from docker import DockerClient
+from lacking import lacking
 from machines import STORE, until
 from ray.cluster_utils import Cluster as Nodes
 from working import Holding, Refusing

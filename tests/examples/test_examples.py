@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from conftest import lacking
+from lacking import lacking
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
