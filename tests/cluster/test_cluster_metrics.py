@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import threading
@@ -22,7 +23,9 @@ from swe_srl.cluster.ray import RayCluster
 from swe_srl.environments.image import build_image
 from swe_srl.environments.replaying import ReplayWork, replay_all
 from swe_srl.environments.task import load_tasks
+from swe_srl.scaffolds.base import Action, Observation, ToolCall
 from swe_srl.trajectories.importing import load
+from swe_srl.trajectories.model import Turn
 
 pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).parents[2]
@@ -59,8 +62,11 @@ def test_prometheus_finds_jobs_their_seconds_and_sandboxes(client: DockerClient,
     task = load_tasks([ROOT / "environments" / NAME]).tasks[NAME]
     work = ReplayWork({NAME: build_image(client, task).tag}, {NAME: task}, client=client, grade=False)
     [expert] = load([ROOT / f"trajectories/{NAME}.jsonl"])
+    # Ray tells its figures every few seconds: the sandbox has to be there when it does.
+    slow = Turn("agent", "", "x", Action((ToolCall("bash", {"command": "sleep 12"}),)), Observation("OBSERVATION:\n", ""))
+    slowly = dataclasses.replace(expert, turns=(expert.turns[0], slow, *expert.turns[1:]))
     with RayCluster(None, print) as cluster:
-        running = threading.Thread(target=lambda: replay_all(work, [expert], cluster))
+        running = threading.Thread(target=lambda: replay_all(work, [slowly], cluster))
         running.start()
         until(lambda: scraped().get("swe_srl_sandboxes") == 1)
         running.join()
