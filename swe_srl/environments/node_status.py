@@ -15,12 +15,15 @@ from swe_srl.environments.podman import image_names
 from swe_srl.environments.runs import RUN_LABEL
 from swe_srl.errors import UserError
 
-_ENGINE = b"swe_srl.policy.samplers.vllm_engine"
+_ENGINE = b"swe_srl.policy.samplers.serving"
+"""The module that an engine beside a trainer runs as."""
+_PLACED = (b"ray::NodeEngine", b"ray::PolicyServer")
+"""What Ray calls the processes of those that are placed on a node."""
 
 
 def node_status() -> dict[str, Any]:
     """Of this machine: sandboxes now, task images, snapshots, engines, and what is wrong with its daemon, if anything."""
-    engines = {"engines": _engines()}
+    engines = {"engines": len(engine_processes())}
     try:
         client = connect()
         with docker_errors("asking the daemon"):
@@ -38,10 +41,12 @@ def node_status() -> dict[str, Any]:
         return {"sandboxes": None, "task_images": None, "snapshots": None, **engines, "error": str(error)}
 
 
-def _engines() -> int:
-    """The processes of vLLM engines that this project has started here."""
-    found = 0
+def engine_processes() -> set[int]:
+    """Ids of the processes of this machine in which this project has a model to sample from, trainers apart."""
+    found = set()
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            found += _ENGINE in file.read_bytes().split(b"\0")
+            words = file.read_bytes().split(b"\0")
+            if _ENGINE in words or words[0].startswith(_PLACED):
+                found.add(int(file.parent.name))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from swe_srl.config import SamplingSection
+from swe_srl.environments.node_status import engine_processes
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sample, SamplerLost, SamplingOptions
 from swe_srl.policy.samplers import transformers
@@ -80,6 +82,11 @@ def test_samples_are_those_of_one_engine_to_the_bit(fleet: Fleet, policy: tuple[
     assert report["busiest"] < 1.3
     assert (report["found"] >= 0, report["restarts"]) == (True, 0)
     assert fleet.report() == {}
+
+
+def test_the_machine_counts_its_engines(fleet: Fleet) -> None:
+    assert {process.pid for process in engines(fleet)} <= engine_processes()
+    assert os.getpid() not in engine_processes()
 
 
 def test_no_prompts_and_too_long_ones(fleet: Fleet) -> None:

@@ -16,6 +16,7 @@ from ray.cluster_utils import Cluster as Nodes
 
 from swe_srl.cluster.ray import RayCluster
 from swe_srl.config import SamplingSection
+from swe_srl.environments.node_status import engine_processes
 from swe_srl.errors import UserError
 from swe_srl.policy.base import SamplingOptions
 from swe_srl.policy.samplers import transformers
@@ -58,6 +59,9 @@ def test_engines_of_a_killed_node_go_on_elsewhere(
         assert isinstance(fleet, Fleet)
         places = [host.placed for host in fleet._hosts]  # type: ignore[union-attr]
         assert len({place.node for place in places}) == 2
+        assert {place.name for place in places} == {"NodeEngine"}
+        found = [psutil.Process(pid).cmdline()[0] for pid in engine_processes()]
+        assert sum(name.startswith("ray::NodeEngine") for name in found) == 2
         assert fleet.sample(PROMPTS, OPTIONS) == alone()
         assert min(fleet.report()["engines"]["prompts"]) >= 1
         try:
