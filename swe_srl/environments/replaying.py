@@ -89,6 +89,8 @@ class ReplayWork(SandboxWork):
     keep: Keep = "none"
     snapshots: SnapshotMap | None = None
     """Of this machine; elsewhere states are noted there, and told with the result."""
+    run: str = ""
+    """What names the run elsewhere: a trajectory's states take the place of those that the same run kept before."""
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"snapshots": None}
@@ -103,7 +105,7 @@ class ReplayWork(SandboxWork):
                 lost = isinstance(error, SandboxUnavailable)
                 return Replayed(TrajectoryReplay(trajectory.id, trajectory.task_id, (), 0.0, None, str(error), lost))
         if self.client is None and self.keep != "none":
-            snapshots = SnapshotMap(client, _node_folder(trajectory), self.keep)
+            snapshots = SnapshotMap(client, _node_folder(self.run, trajectory), self.keep)
         replay = self._replay(client, image, trajectory, tick, snapshots, task if self.grade else None)
         kept = () if snapshots is None or self.client is not None else snapshots.rows(trajectory.id)
         return Replayed(replay, kept)
@@ -161,9 +163,9 @@ def replay_all(
     return report
 
 
-def _node_folder(trajectory: Trajectory) -> Path:
-    """Where a node notes the states that it keeps of a trajectory."""
-    return cache_folder("snapshots") / hashlib.sha256(trajectory.id.encode()).hexdigest()[:24]
+def _node_folder(run: str, trajectory: Trajectory) -> Path:
+    """Where a node notes the states that it keeps of a trajectory for a run."""
+    return cache_folder("snapshots") / hashlib.sha256(f"{run}\0{trajectory.id}".encode()).hexdigest()[:24]
 
 
 class _Furthest:

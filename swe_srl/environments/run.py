@@ -8,6 +8,7 @@ and `marks.jsonl`; what could not be replayed is in the report with its reason.
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -184,6 +185,7 @@ def _replay_matched(
                 options.retries,
                 options.snapshots,
                 snapshots,
+                f"{platform.node()}:{out.resolve()}",
                 shipping=options.shipping,
                 client=client,
             )

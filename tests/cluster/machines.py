@@ -32,7 +32,7 @@ _QUICK = {
 """A node that is silent for some 8 seconds counts as lost; with Ray's own numbers it takes up to a minute."""
 
 
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+def until(true: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

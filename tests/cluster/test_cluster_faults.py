@@ -251,6 +251,7 @@ def test_a_node_that_stands_still_for_a_moment_loses_nothing_and_one_that_stays_
 
 def test_a_run_in_which_nothing_ends_says_so_and_is_given_up(machines: Machines, tmp_path: Path) -> None:
     node = machines.add()
+    until(lambda: alive() == 2)
     said: list[str] = []
     work = Holding(tmp_path)
     with pytest.raises(UserError) as given_up, RayCluster(None, said.append, patience=1.0, limit=4.0) as cluster:

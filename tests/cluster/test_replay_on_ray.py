@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
+from machines import until
 from second_daemon import Daemon
 from two_machines import TwoMachines
 
@@ -91,11 +91,8 @@ def test_what_a_lost_machine_had_is_done_again_and_its_remains_are_removed(
 
     running = threading.Thread(target=replay)
     running.start()
-    end = time.monotonic() + 60
-    while not other.containers.list():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    machines.nodes.remove_node(machines.second, allow_graceful=False)
+    until(other.containers.list)
+    machines.lose_second()
     running.join(120)
     [report] = found
 

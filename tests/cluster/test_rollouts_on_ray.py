@@ -6,13 +6,13 @@ import dataclasses
 import os
 import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docker import DockerClient
+from machines import until
 from second_daemon import Daemon
 from two_machines import TwoMachines
 
@@ -122,7 +122,7 @@ def states(
     """The folder of a replay of four runs on both machines that kept their states, and the runs."""
     tag, folder = build_image(client, TASKS[NAME]).tag, tmp_path_factory.mktemp("states")
     send_image(client, tag, shipping, print)
-    # Names of this test run's own: a machine keeps the states of a trajectory's last replay.
+    # Names of this test run's own: the same run's states would make room for these.
     runs = [dataclasses.replace(EXPERT, id=f"{folder.parent.name}-{os.getpid()}-{number}") for number in range(4)]
     kept = SnapshotMap(client, folder, "changed")
     work = ReplayWork({NAME: tag}, TASKS, False, keep="changed", snapshots=kept, shipping=shipping, client=client)
@@ -166,9 +166,9 @@ def test_what_a_lost_machine_had_is_done_again_and_what_was_finished_is_kept(
     written = tmp_path / ROLLOUTS
     running = threading.Thread(target=lambda: found.append(roll_out(SLOWLY, tmp_path, at("issue"), attempts=7)))
     running.start()
-    _until(lambda: written.is_file() and written.read_bytes().count(b"\n") >= 2 and other.containers.list())
+    until(lambda: written.is_file() and written.read_bytes().count(b"\n") >= 2 and other.containers.list())
     finished = written.read_bytes()
-    machines.nodes.remove_node(machines.second, allow_graceful=False)
+    machines.lose_second()
     running.join(180)
     machines.second = machines.add_second()
 
@@ -262,10 +262,3 @@ def test_every_node_that_takes_sandboxes_has_the_images_afterwards(
         assert other.images.get(new).id == client.images.get(tag).id
     finally:
         remove_image(client, new)
-
-
-def _until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)

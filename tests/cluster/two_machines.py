@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from second_daemon import Daemon
@@ -22,8 +25,20 @@ class TwoMachines:
         self.second = self.add_second()
         ray.init(address=self.nodes.address, log_to_driver=False, logging_level=logging.ERROR)
 
-    def add_second(self) -> object:
+    def add_second(self) -> Any:
         return self._node({"DOCKER_HOST": self.other.url, "SWE_SRL_CACHE": str(self._folder)})
 
-    def _node(self, env: dict[str, str]) -> object:
+    def lose_second(self) -> None:
+        """All its processes end at once, as those of a machine without power; its daemon and containers stay."""
+        raylet = self.second.all_processes["raylet"][0].process.pid
+        processes = [psutil.Process(raylet), *psutil.Process(raylet).children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        self.nodes.remove_node(self.second, allow_graceful=False)
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _node(self, env: dict[str, str]) -> Any:
         return self.nodes.add_node(num_cpus=4, resources={"containers": 2}, object_store_memory=_STORE, env_vars=env)

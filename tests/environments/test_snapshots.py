@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tiny import MakeTask, replay_here
 from swe_srl.environments import docker as docker_module
 from swe_srl.environments.docker import SNAPSHOT_LABEL, SNAPSHOTS, TEMPORARY_LABEL, DockerSandbox
 from swe_srl.environments.image import build_image
+from swe_srl.environments.replaying import ReplayWork
 from swe_srl.environments.record import Script, record
 from swe_srl.environments.runs import RUN_ID, RUN_LABEL
 from swe_srl.environments.sandbox import SandboxLost, Snapshot
@@ -25,8 +28,13 @@ NAME = "tests/run-1@3"
 
 
 @pytest.fixture(autouse=True)
-def remove_snapshots(client: DockerClient) -> Iterator[None]:
+def only_own_snapshots(client: DockerClient) -> Iterator[None]:
+    _remove_snapshots(client)  # that other tests of this process have left
     yield
+    _remove_snapshots(client)
+
+
+def _remove_snapshots(client: DockerClient) -> None:
     for image in client.api.images(SNAPSHOTS, filters={"label": f"{RUN_LABEL}={RUN_ID}"}):
         for tag in image["RepoTags"] or ():
             client.api.remove_image(tag, force=True)
@@ -211,6 +219,26 @@ def test_a_new_replay_takes_the_place_of_the_former(
     ours = client.api.images(SNAPSHOTS, filters={"label": f"{RUN_LABEL}={RUN_ID}"})
     assert {image["Labels"][SNAPSHOT_LABEL] for image in ours} == {"later@0", "later@1", "later@3"}
     assert list(read_map(tmp_path / FILE)) == ["later"]
+
+
+def test_another_machine_keeps_each_runs_states_apart(
+    client: DockerClient, recorded: tuple[str, Trajectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWE_SRL_CACHE", str(tmp_path))
+    (image, trajectory), processes = recorded, itertools.count()
+
+    def kept(run: str) -> list[str]:
+        monkeypatch.setattr(docker_module, "RUN_ID", f"{RUN_ID}-{next(processes)}")
+        work = ReplayWork({trajectory.task_id: image}, {}, grade=False, keep="changed", run=run, client=client)
+        return [name for _, name in pickle.loads(pickle.dumps(work))(trajectory, lambda: None).kept]
+
+    first, other = kept("here:/runs/first"), kept("here:/runs/other")
+    again = kept("here:/runs/first")
+    there = {tag for image in client.api.images(SNAPSHOTS) for tag in image["RepoTags"]}
+    assert set(first).isdisjoint(there), "the same run's former states make room"
+    assert there.issuperset([*other, *again])
+    for tag in {*other, *again}:
+        client.api.remove_image(tag, force=True)
 
 
 def _write(folder: Path, *lines: str) -> Path:
