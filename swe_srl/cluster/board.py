@@ -65,7 +65,7 @@ class Notice:
 
 
 def notices() -> list[dict[str, Any]]:
-    """A row a run, those that began first first; `seconds_ago` is when it was last heard of."""
+    """A row a run, by host and process; `seconds_ago` is when it was last heard of."""
     now, rows = time.time(), []
     for key in internal_kv._internal_kv_list(b"", namespace=_SPACE):
         content = internal_kv._internal_kv_get(key, namespace=_SPACE)

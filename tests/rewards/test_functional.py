@@ -163,8 +163,8 @@ def test_binary_at_a_threshold() -> None:
 
 
 def test_paths_are_resolved_from_the_working_directory() -> None:
-    assert functional(bash("cat a.py"), bash("cat /work/a.py"), workdir="/work") == 1.0
-    assert functional(bash("cat a.py"), bash("cat /work/a.py")) == pytest.approx(0.1)
+    assert functional(bash("cat a.py"), bash("cat /repo/a.py"), workdir="/repo") == 1.0
+    assert functional(bash("cat a.py"), bash("cat /repo/a.py")) == pytest.approx(0.1)
 
 
 def test_a_tool_that_is_not_known_is_compared_by_name_and_arguments() -> None:
