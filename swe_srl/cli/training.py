@@ -49,8 +49,8 @@ def train(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Where engines that sample and what effect rewards execute run: local, ray (that of this machine or "
-            "RAY_ADDRESS), or ray://HOST:PORT."
+            help="Where engines that sample, what effect rewards execute and rollouts of outcome stages run: local, ray (that "
+            "of this machine or RAY_ADDRESS), or ray://HOST:PORT."
         ),
     ] = "local",
     images: Images = None,

@@ -6,6 +6,7 @@ Invariant: an object is made once. Where its process or its node is gone, so is 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,18 +67,23 @@ def place(
     gpus: float,
     concurrency: int,
     node: str | None,
+    only_there: bool,
     seconds: float,
     restarts: int,
     patience: float,
     say: Callable[[str], None],
 ) -> Placed:
     """See `RayCluster.place`. What none of the nodes could ever take is not noticed here."""
-    name = getattr(make, "__name__", type(make).__name__)
+    name = name_of(make)
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_concurrency": concurrency}
     options |= {"max_restarts": restarts, "max_task_retries": restarts}
     if node is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
-    actor: Any = ray.remote(**options)(_Holder).remote(make, swe_srl.__version__)
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+            node, soft=not only_there, _spill_on_unavailable=not only_there
+        )
+    # Under a name of its own: Ray's dashboard and the list of processes say what is held.
+    holder = type(name, (_Holder,), {})
+    actor: Any = ray.remote(**options)(holder).remote(make, swe_srl.__version__)
     try:
         begun = actor.node.remote()
         if not ray.wait([begun], timeout=min(_PACE_SECONDS, patience))[0]:
@@ -92,6 +98,11 @@ def place(
         ray.kill(actor)
         raise
     return Placed(str(made), there, seconds, actor)
+
+
+def name_of(make: Callable[[], Any]) -> str:
+    """What is made, as messages and the node's list of processes (`ray::NAME`) have it."""
+    return name_of(make.func) if isinstance(make, functools.partial) else getattr(make, "__name__", type(make).__name__)
 
 
 class _Holder:

@@ -142,18 +142,19 @@ class RayCluster:
         concurrency: int = 1,
         seconds: float = 3600.0,
         node: str | None = None,
+        only_there: bool = False,
         restarts: int = 0,
     ) -> Placed:
         """What a picklable function makes, in a process of its own on a node that has so much free. It stays until closed.
 
         concurrency: calls that it takes at a time, in threads; the others wait.
         seconds: that making it may take, and each call that names no time-out.
-        node: id of the one that is preferred where it has room.
+        node: id of the one that is preferred where it has room; with `only_there` no other takes it.
         restarts: how often it is made again where its process or node is lost, and what was called then is called again.
         Raises what `make` raises; UserError where no node has the room; PlaceLost where its process ends; TimeoutError.
         """
         self._wait_for_room(lambda _: {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value})
-        return place(make, cpus, gpus, concurrency, node, seconds, restarts, self._patience, self._say)
+        return place(make, cpus, gpus, concurrency, node, only_there, seconds, restarts, self._patience, self._say)
 
     def here(self) -> str:
         """Id of the node of this process; of the head, where the cluster was joined through its client port."""
@@ -260,6 +261,12 @@ class RayCluster:
         nodes = _alive()
         wanted = _wanted(needs, nodes)
         return [str(node["NodeID"]) for node in nodes if _fitting(node["Resources"], wanted)]
+
+    def at_a_time(self, needs: Needs) -> int:
+        """How many such jobs the nodes could take at a time, if they did nothing else."""
+        nodes = _alive()
+        wanted = _wanted(needs, nodes)
+        return sum(_fitting(node["Resources"], wanted) for node in nodes)
 
     def on_every_node(self, call: Callable[[], Result], seconds: float = 30.0) -> dict[str, Result | Exception]:
         """See `Cluster.on_every_node`; a node's name is its id."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -114,12 +114,25 @@ class RolloutWork(SandboxWork):
 
     def __call__(self, job: Job, tick: Callable[[], None]) -> tuple[Trajectory, str | None]:
         """`tick` is called at each answer."""
+        return self.make(job, self.policy, tick)
+
+    def make(
+        self, job: Job, policy: Policy | Writer, tick: Callable[[], None], on_acted: Callable[[], None] = lambda: None
+    ) -> tuple[Trajectory, str | None]:
+        """The rollout of a policy; `on_acted` is called when it has acted, before its work is tested."""
         client = self.daemon()
         try:
             self.have(job.image, job.task)
         except UserError as error:
-            return job.unfinished(self.policy.name, str(error)), str(error)
-        return make_rollout(client, job, self.policy, self.options, self.stopping, self.act, tick)
+            return job.unfinished(policy.name, str(error)), str(error)
+        return make_rollout(client, job, policy, self.options, self.stopping, self.act, tick, on_acted)
+
+    def made(self, done: base.Done[Job, tuple[Trajectory, str | None]]) -> tuple[Trajectory, str | None]:
+        """What came of a job, where its nodes were lost too."""
+        if done.result is not None:
+            return done.result
+        reason = done.error or "nothing came of it"
+        return done.job.payload.unfinished(self.policy.name, reason), reason
 
     def abort(self) -> None:
         """See `Work.abort`."""
@@ -240,19 +253,21 @@ def _run_all(
     on_done: Callable[[Trajectory, str | None], None],
 ) -> None:
     """Leaves no container behind, even on Ctrl-C. `on_done` is called in this thread as each rollout ends."""
-    states = {job.start.image for job in jobs if job.start.image}
     needs = needs_of(work.options.limits)
+    with closing(cluster.run(work, pieces_of(cluster, jobs, needs, say), needs, on_answer)) as ends:
+        for done in ends:
+            on_done(*work.made(done))
+
+
+def pieces_of(
+    cluster: base.Cluster, jobs: Sequence[Job], needs: base.Needs, say: Callable[[str], None]
+) -> Iterator[base.Job[Job]]:
+    """Rollouts as jobs of a cluster; one that begins in a snapshot waits for the node that keeps it."""
+    states = {job.start.image for job in jobs if job.start.image}
     homes = find_homes(cluster, states, needs)
     if gone := len(states) - len(homes):
         say(f"{gone} of {len(states)} states are kept nowhere any more: the steps before them are executed again")
-    pieces = (base.Job(job.id, job, job.image, homes.get(job.start.image or "")) for job in jobs)
-    with closing(cluster.run(work, pieces, needs, on_answer)) as ends:
-        for done in ends:
-            if done.result is not None:
-                on_done(*done.result)
-            else:
-                reason = done.error or "nothing came of it"
-                on_done(done.job.payload.unfinished(work.policy.name, reason), reason)
+    return (base.Job(job.id, job, job.image, homes.get(job.start.image or "")) for job in jobs)
 
 
 def make_rollout(

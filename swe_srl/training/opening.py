@@ -52,7 +52,7 @@ class Where:
     """Where what is not the update is done."""
 
     cluster: str = "local"
-    """This machine, or a Ray cluster (see `swe_srl.cluster.select`) that carries engines and what effect rewards execute."""
+    """This machine, or a Ray cluster (see `swe_srl.cluster.select`): of engines, what effect rewards execute, and rollouts."""
     shipping: Shipping = field(default_factory=Shipping)
     """How its nodes come to have images."""
 

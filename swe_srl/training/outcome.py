@@ -9,25 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import docker
 
 from swe_srl.config import OutcomeStage, Recipe, SamplingSection, StartSection
 from swe_srl.environments.grading import can_grade, patched_files
 from swe_srl.environments.hidden_tests import with_hidden_tests
 from swe_srl.environments.image import build_images
-from swe_srl.environments.reaper import connect_and_reap
+from swe_srl.environments.nodes import Nodes
 from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
 from swe_srl.policy.base import Sampler, SamplingOptions
 from swe_srl.policy.prompts import PromptOptions
-from swe_srl.rollouts.agent import Policy
 from swe_srl.rollouts.folder import digest
 from swe_srl.rollouts.lockstep import Lockstep, roll_out_in_step
-from swe_srl.rollouts.own_history import OwnHistory
-from swe_srl.rollouts.run import Job, RolloutOptions
+from swe_srl.rollouts.run import Job, RolloutOptions, act_alone, act_led
 from swe_srl.rollouts.starts import Start, StartRule, starts
 from swe_srl.rollouts.tasks import TaskEvaluation, evaluate_tasks
 from swe_srl.training.batches import Batch
@@ -41,6 +38,7 @@ from swe_srl.training.rollout_groups import (
     rollout_records,
     score_rollout,
 )
+from swe_srl.training.sites import Site
 from swe_srl.trajectories.model import Step, Trajectory
 
 
@@ -64,7 +62,6 @@ class StageRollouts:
     """What an outcome stage needs for its rollouts."""
 
     stage: OutcomeStage
-    client: docker.DockerClient
     model: str
     tokenizer: Any
     prompt: PromptOptions
@@ -72,6 +69,7 @@ class StageRollouts:
     held_out: list[Origin]
     scaffold: str | None
     """Of rollouts that begin at the issue; None: swe-agent."""
+    site: Site
     left_out: list[dict[str, str]] = field(default_factory=list)
     """Id and reason."""
 
@@ -102,13 +100,11 @@ class StageRollouts:
             for attempt in range(count)
         ]
         options = RolloutOptions(agent=self.stage.agent, workers=self.stage.workers, reruns=self.stage.reruns)
-        lockstep = Lockstep(self.model, sampler, self.tokenizer, self.prompt, sampling, seed)
-
-        def policy_of(job: Job, seat: Policy) -> Policy:
-            least = self.stage.start.own_history
-            return seat if least is None else OwnHistory(seat, job.start.led, least)
-
-        made = iter(roll_out_in_step(self.client, jobs, lockstep, options, between, policy_of))
+        least = self.stage.start.own_history
+        act = act_alone if least is None else partial(act_led, least=least)
+        lockstep = Lockstep(sampler, self.tokenizer, self.prompt, sampling, seed, self.site.meeting, self.site.say)
+        work = self.site.work(self.model, options, act)
+        made = iter(roll_out_in_step(self.site.cluster(options.workers), jobs, lockstep, work, between))
         return [[next(made) for _ in range(count)] for _, _, count in begin]
 
     def evaluate(
@@ -125,23 +121,28 @@ class StageRollouts:
 
 
 def open_rollouts(
-    recipe: Recipe, dataset: Dataset, tokenizer: Any, context: int | None, say: Callable[[str], None]
+    recipe: Recipe,
+    dataset: Dataset,
+    tokenizer: Any,
+    context: int | None,
+    say: Callable[[str], None],
+    nodes: Nodes | None = None,
 ) -> dict[int, StageRollouts]:
     """What each outcome stage of a recipe needs, by the stage's index; images that are missing are built.
 
     Args:
         context: of the model, in tokens; None: unknown.
+        nodes: whose daemons have the sandboxes; None: this machine's has them.
 
     Raises:
-        UserError: there is no daemon, nothing to roll out, or no room for a prompt.
+        UserError: there is no daemon, nothing to roll out, or no room for a prompt or a stage.
     """
     wanted = {index: stage for index, stage in enumerate(recipe.stages) if isinstance(stage, OutcomeStage)}
     if not wanted:
         return {}
-    client = connect_and_reap()
+    site = Site.open(wanted, nodes, say)
     return {
-        index: _open(f"stages.{index}", stage, recipe, dataset, tokenizer, context, client, say)
-        for index, stage in wanted.items()
+        index: _open(f"stages.{index}", stage, recipe, dataset, tokenizer, context, site) for index, stage in wanted.items()
     }
 
 
@@ -152,15 +153,16 @@ def _open(
     dataset: Dataset,
     tokenizer: Any,
     context: int | None,
-    client: docker.DockerClient,
-    say: Callable[[str], None],
+    site: Site,
 ) -> StageRollouts:
+    client, say = site.client, site.say
     tasks, left_out = stage_tasks(stage), []
     for task in list(tasks.values()):
         if reason := _why_not(task):
             left_out.append({"id": tasks.pop(task.id).id, "reason": reason})
     built, failed = build_images(client, list(tasks.values()), say)
     tasks = with_hidden_tests(client, tasks, built, failed)
+    site.send({image.tag for image in built.values()})
     left_out += [{"id": task, "reason": reason} for task, reason in failed.items()]
     experts = [run for run in dataset.experts if run.task_id in built]
     origins = []
@@ -188,7 +190,7 @@ def _open(
     prompt = _fitted(prompt_options(recipe.prompt), context, _longest_answer(recipe, stage), name)
     used = {origin.expert.scaffold for origin in origins if origin.expert}
     scaffold = stage.start.scaffold or (used.pop() if len(used) == 1 else None)
-    return StageRollouts(stage, client, recipe.model.name, tokenizer, prompt, origins, held_out, scaffold, left_out)
+    return StageRollouts(stage, recipe.model.name, tokenizer, prompt, origins, held_out, scaffold, site, left_out)
 
 
 def _why_not(task: Task) -> str | None:

@@ -164,7 +164,7 @@ def _prepare(
         model = add_adapter(model, recipe.model.lora)
     dataset = load_dataset(recipe, tokenizer, bar(bars, "encoding steps"))
     check_fit(recipe, model, dataset, processes)
-    rollouts = open_rollouts(recipe, dataset, tokenizer, context_of(model), partial(say, bars.console))
+    rollouts = open_rollouts(recipe, dataset, tokenizer, context_of(model), partial(say, bars.console), nodes)
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))

@@ -48,6 +48,15 @@ def test_jobs_on_other_nodes_call_it(cluster: RayCluster, placed: Placed) -> Non
     assert {end.node for end in done} - {placed.node}
 
 
+def test_it_can_be_bound_to_one_node(nodes: Nodes, cluster: RayCluster) -> None:
+    for there in [str(node["NodeID"]) for node in ray.nodes()]:
+        made = cluster.place(Counting, cpus=0.0, node=there, only_there=True)
+        assert made.node == there
+        made.close()
+    with pytest.raises(PlaceLost, match="Counting"):
+        cluster.place(Counting, cpus=0.0, node="ab" * 28, only_there=True)
+
+
 def test_what_it_raises_is_raised_here_and_it_goes_on(placed: Placed) -> None:
     before = placed.call("add", 0)
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
-import importlib.util
 import json
+import math
 import random
 import re
 import signal
-import sys
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import killing
 import pytest
+from corridors import corridor, everything, lines, opened, recipe
 from docker import DockerClient
 from rich.console import Console
 
 from swe_srl.config import AgentConfig, OutcomeStage, StartSection
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL, DockerSandbox
-from swe_srl.environments.image import REPOSITORY, build_image
+from swe_srl.environments.image import build_image
 from swe_srl.errors import UserError
-from swe_srl.policy.base import Sample, Sampler, SamplingOptions
 from swe_srl.policy.format import render_answer
 from swe_srl.policy.model import load_policy
 from swe_srl.policy.samplers.transformers import TransformersSampler
@@ -33,79 +31,18 @@ from swe_srl.recipes import load_recipe
 from swe_srl.report.html import write_report
 from swe_srl.rollouts.agent import Reply, roll_out
 from swe_srl.rollouts.own_history import OwnHistory
+from swe_srl.rollouts.rounds import Rounds
 from swe_srl.scaffolds.base import Action, ToolCall
 from swe_srl.training.data import load_dataset
 from swe_srl.training.outcome import Origin, OutcomeBatches, open_rollouts, start_of
 from swe_srl.training.trainer import train
 from swe_srl.trajectories.model import Sampled, Step
 
-ROOMS = 2
-STAGE = """\
-samples = 8
-[evaluation]
-best = "resolved_rate"
-every = 100
-[checkpoints]
-every = {every}
-[[stages]]
-objective = "outcome"
-tasks = ["{folder}/tasks.jsonl"]
-updates = {updates}
-steps_per_update = 1
-max_refills = 0
-passes = 4
-lr = 1e-3
-[stages.agent]
-max_steps = 2
-max_format_errors = 1
-[stages.start]
-at = "last"
-n = 1
-curriculum = {{threshold = 0.75}}
-"""
-
-
-def load_corridor() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "corridor.py"
-    spec = importlib.util.spec_from_file_location("corridor", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["corridor"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-corridor = load_corridor()
-
 
 @pytest.fixture(scope="module")
 def world(client: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A corridor of two rooms, its expert, and a policy that takes doors at random. Its images are removed afterwards."""
-    folder = tmp_path_factory.mktemp("world")
-    name = f"corridor-{uuid.uuid4().hex[:8]}"
-    corridor.prepare(folder, ROOMS, name=name, warm_up=100)
-    yield folder
-    for image in client.api.images(REPOSITORY):
-        for tag in image["RepoTags"] or ():
-            if name in tag:
-                client.images.remove(tag, force=True)
-
-
-def recipe(world: Path, name: str, updates: int, every: int = 0, **replaced: str) -> Path:
-    text = corridor.RECIPE.format(seed=2, model=world / "policy", train=world / "experts.jsonl")
-    text = text.replace("[data]\n", '[data]\nhold_out_tasks = ["held-out-*"]\n')
-    text += STAGE.format(folder=world, updates=updates, every=every)
-    for old, new in replaced.items():
-        assert old in text
-        text = text.replace(old, new)
-    path = world / f"{name}.toml"
-    path.write_text(text)
-    return path
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    with opened(client, tmp_path_factory.mktemp("world")) as folder:
+        yield folder
 
 
 def rate(run: Path, name: str) -> float:
@@ -126,18 +63,6 @@ def test_from_experts_states_a_policy_learns_what_it_could_not_do(world: Path, t
     assert [len(group["samples"]) for group in groups] == [8] * 10
     packed = re.findall(r">(H4sI[^<]*)<", write_report([tmp_path]).read_text())
     assert sum(gzip.decompress(base64.b64decode(part)).count(b"sh go") for part in packed) > 8
-
-
-def everything(run: Path) -> dict[str, Any]:
-    """All that a run wrote, times, memory and paths apart."""
-    metrics = lines(run / "metrics.jsonl")
-    for line in metrics:
-        del line["seconds"], line["peak_memory_mb"]
-    evaluations = {path.name: json.loads(path.read_text()) for path in run.glob("evaluation-*.json")}
-    for written in evaluations.values():
-        del written["rollouts"]["seconds"]
-    weights = {path.parent.name: path.read_bytes() for path in run.glob("checkpoint*/*.safetensors")}
-    return {"metrics": metrics, "samples": (run / "samples.jsonl").read_text(), "evaluations": evaluations, "weights": weights}
 
 
 def test_killed_and_continued_it_makes_the_same_rollouts(world: Path, tmp_path: Path) -> None:
@@ -164,21 +89,24 @@ def batches(world: Path, name: str, **replaced: str) -> OutcomeBatches:
     return OutcomeBatches(rollouts, TransformersSampler(model, tokenizer), read.sampling_of(read.stages[0]), "0")
 
 
-class KillsAll:
-    """A sampler in whose every call all sandboxes are killed."""
+class KillsAll(Rounds):
+    """Before answers are given, so many times, all sandboxes are killed."""
 
-    def __init__(self, sampler: Sampler, client: DockerClient) -> None:
-        self.sampler, self.client = sampler, client
+    def __init__(self, client: DockerClient, times: float = math.inf) -> None:
+        super().__init__()
+        self.client, self.times = client, times
 
-    def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
-        for container in self.client.containers.list(filters={"label": f"{RUN_LABEL}={RUN_ID}"}):
-            container.kill("SIGKILL")
-        return self.sampler.sample(prompts, options)
+    def answer(self, answers: Mapping[int, Reply | Exception]) -> None:
+        if self.times > 0:
+            self.times -= 1
+            for container in self.client.containers.list(filters={"label": f"{RUN_LABEL}={RUN_ID}"}):
+                container.kill("SIGKILL")
+        super().answer(answers)
 
 
-def test_rollouts_whose_sandboxes_are_lost_are_masked(world: Path, client: DockerClient) -> None:
+def test_rollouts_whose_sandboxes_are_lost_again_are_masked(world: Path, client: DockerClient) -> None:
     source = batches(world, "lost", **{"samples = 8": "samples = 2"})
-    source._sampler = KillsAll(source._sampler, client)  # type: ignore[assignment]
+    source.rollouts.site = dataclasses.replace(source.rollouts.site, meeting=KillsAll(client))
     before = source.state()
     batch = next(source)
     assert batch.examples == []
@@ -189,6 +117,19 @@ def test_rollouts_whose_sandboxes_are_lost_are_masked(world: Path, client: Docke
         {"sandbox_fault": 2},
     )
     assert source.curriculum.state() == {key: value for key, value in before.items() if "/" in key}, "it says nothing"
+
+
+def test_rollouts_whose_sandboxes_are_lost_once_are_made_as_they_would_have_been(world: Path, client: DockerClient) -> None:
+    drawn = []
+    for times in (0, 1):
+        source = batches(world, f"lost-{times}", **{"n = 1": "n = 2"})
+        meeting = KillsAll(client, times)
+        source.rollouts.site = dataclasses.replace(source.rollouts.site, meeting=meeting)
+        drawn.append(next(source))
+        assert meeting.times == 0
+    assert len({str(sample["turns"]) for group in drawn[0].records for sample in group["samples"]}) > 1
+    assert drawn[1].records == drawn[0].records
+    assert drawn[1].examples == drawn[0].examples
 
 
 def test_one_update_learns_from_the_policys_own_tokens_alone(world: Path) -> None:

@@ -1,0 +1,104 @@
+"""Outcome stages whose sandboxes are those of a cluster: what is sampled, learnt and written is what one machine would."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corridors import everything, opened, recipe
+from docker import DockerClient
+from machines import until
+from rich.console import Console
+from second_daemon import Daemon
+from two_machines import TwoMachines
+
+from swe_srl.config import Recipe
+from swe_srl.environments.shipping import Shipping
+from swe_srl.errors import UserError
+from swe_srl.recipes import load_recipe
+from swe_srl.training.opening import Where
+from swe_srl.training.trainer import train
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture(scope="module")
+def world(client: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with opened(client, tmp_path_factory.mktemp("world")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def read(world: Path) -> Recipe:
+    """Two updates of eight rollouts of two turns, four at a time."""
+    text = {"n = 1": "n = 2", "passes = 4": "passes = 4\nworkers = 4"}
+    return load_recipe(recipe(world, "on-ray", 2, **text))
+
+
+def written(run: Path) -> dict[str, Any]:
+    """All but what engines say of themselves: on a cluster there is one beside the trainer."""
+    found = everything(run)
+    for line in found["metrics"]:
+        line.pop("engines", None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def here(read: Recipe, world: Path) -> dict[str, Any]:
+    """What this machine makes of it."""
+    train(read, world / "here", console=Console(quiet=True))
+    found = written(world / "here")
+    assert {line["turns_max"] for line in found["metrics"]} == {2}
+    assert any(not line["skipped"] for line in found["metrics"]), "something is learnt"
+    return found
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Where:
+    return Where("ray", Shipping.parse(f"folder:{tmp_path / 'images'}"))
+
+
+def test_rollouts_on_the_nodes_teach_what_those_of_this_machine_teach(
+    machines: TwoMachines,
+    other_daemon: tuple[Daemon, DockerClient],
+    read: Recipe,
+    here: dict[str, Any],
+    where: Where,
+    tmp_path: Path,
+) -> None:
+    train(read, tmp_path / "there", console=Console(quiet=True), where=where)
+    assert written(tmp_path / "there") == here
+    assert other_daemon[1].images.list("swe-srl/task"), "both machines had a part in it"
+    assert other_daemon[1].containers.list(all=True) == []
+
+
+def test_more_rollouts_in_step_than_the_nodes_take_are_refused(
+    machines: TwoMachines, read: Recipe, where: Where, tmp_path: Path
+) -> None:
+    [stage] = read.stages
+    wide = read.model_copy(update={"stages": [stage.model_copy(update={"workers": 5})]})
+    with pytest.raises(UserError, match=r"stages\.0\.workers = 5: .* the nodes of the cluster take 4 sandboxes at a time"):
+        train(wide, tmp_path / "wide", console=Console(quiet=True), where=where)
+    assert not (tmp_path / "wide" / "metrics.jsonl").exists()
+
+
+def test_what_a_lost_machine_had_begun_is_made_elsewhere_as_it_would_have_been(
+    machines: TwoMachines,
+    other_daemon: tuple[Daemon, DockerClient],
+    read: Recipe,
+    here: dict[str, Any],
+    where: Where,
+    tmp_path: Path,
+) -> None:
+    run, other = tmp_path / "there", other_daemon[1]
+    training = threading.Thread(target=train, args=(read, run), kwargs={"console": Console(quiet=True), "where": where})
+    training.start()
+    until(lambda: (run / "evaluation-before.json").exists() and other.containers.list(), 120)
+    machines.lose_second()
+    machines.second = machines.add_second()
+    training.join(300)
+    assert not training.is_alive()
+    assert written(run) == here
