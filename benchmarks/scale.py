@@ -1,12 +1,16 @@
-"""What a cluster gives and costs: replays on several nodes, a job's overhead, the driver's memory, a plan for many GPUs.
+"""What a cluster gives and costs: replays and rollouts on several nodes, a job's overhead, the driver's memory, a plan.
 
 Nodes are simulated: a raylet each, all on this machine, its cores and its one Docker daemon. So `throughput` shows what Ray
 takes of one machine, not what several machines give. A node takes one sandbox at a time; the row `local` beside it has as many
 threads as there are nodes.
 
+`throughput` is of replays of the shipped trajectories and of real ones (`--data`), and of rollouts in which
+recorded actions are the policy's, each with its tests.
+
 `overhead`: what a job takes longer on a cluster of one node than in a thread of this process, one job at a time, with all that
-comes with it (handing over, asking for the nodes, the way of the result); the two take turns, so that what else the machine
-does XX
+comes with it (handing over, asking for the nodes, the way of the result); what the work itself takes is left out on both sides.
+The two take turns, so that what else the machine does meets both.
+
 `memory`: what this process holds after so many jobs that do nothing, each with 20 kB to them and 20 kB back.
 
 `plan`: `swe-srl train RECIPE --dry-run` for 1, 8 and 64 devices, as the shipped unit costs have it.
@@ -21,7 +25,6 @@ import gc
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,18 +34,25 @@ from pathlib import Path
 from typing import Any
 
 import fidelity
+from docker import DockerClient
 from process import machine, memory
+from tables import print_table, say
 
 from swe_srl.cluster.base import Cluster, Job
 from swe_srl.cluster.local import LocalCluster
 from swe_srl.cluster.ray import CONTAINERS, RayCluster
 from swe_srl.environments.image import build_images
 from swe_srl.environments.reaper import connect_and_reap
-from swe_srl.environments.replaying import ReplayWork, replay_all
-from swe_srl.environments.task import load_tasks
+from swe_srl.environments.replaying import ReplayWork
+from swe_srl.environments.task import Task, load_tasks
 from swe_srl.planning.costs import load_costs
 from swe_srl.planning.plan import SIZES, make_plan
 from swe_srl.recipes import load_recipe
+from swe_srl.rollouts.agent import AgentConfig
+from swe_srl.rollouts.policies import ScriptedPolicy
+from swe_srl.rollouts.run import Job as Rollout
+from swe_srl.rollouts.run import RolloutOptions, RolloutWork
+from swe_srl.rollouts.starts import StartRule, starts
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Trajectory
 
@@ -96,13 +106,13 @@ def main() -> None:
         report[name] = []
         for row in SECTIONS[name](options):
             report[name].append(row)
-            _say(json.dumps({name: row}))
+            say(json.dumps({name: row}))
     report["load after"] = round(os.getloadavg()[0], 2)
     if options.json:
         print(json.dumps(report, indent=2))
         return
     for name in options.only:
-        _print(name, report[name])
+        print_table(name, report[name])
 
 
 @contextmanager
@@ -117,7 +127,7 @@ def nodes(count: int) -> Iterator[RayCluster]:
         made.add_node(num_cpus=2, resources={CONTAINERS: 1}, object_store_memory=_STORE)
     try:
         ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-        with RayCluster(None, _say) as cluster:
+        with RayCluster(None, say) as cluster:
             for _ in cluster.run(Nothing(), _jobs(4 * count)):
                 pass
             yield cluster
@@ -127,25 +137,25 @@ def nodes(count: int) -> Iterator[RayCluster]:
 
 
 def throughput(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each kind of work, place and number of nodes. Rollouts belong here beside replays."""
-    for what, work, runs in _replays(options):
+    """A row for each kind of work, place and number of nodes."""
+    for lot in _lots(options):
         for count in options.nodes:
-            yield {"work": what, **_timed("local", count, LocalCluster(count), work, runs)}
+            yield {"work": lot.name, **_timed("local", count, LocalCluster(count), lot)}
             with nodes(count) as cluster:
-                yield {"work": what, **_timed("ray", count, cluster, work, runs)}
+                yield {"work": lot.name, **_timed("ray", count, cluster, lot)}
 
 
 def overhead(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for jobs that do nothing, and one for replays."""
-    _, work, runs = next(_replays(options))
+    shipped = next(_lots(options))
     here = LocalCluster(1)
     with nodes(1) as there:
         large = Nothing({str(number): os.urandom(5_000).hex() for number in range(5_000)})
-        replays = [Job(run.id, run, work.images[run.task_id]) for run in (runs * options.pairs)[: options.pairs]]
+        replays = (shipped.jobs * options.pairs)[: options.pairs]
         for name, of, lots in (
             ("nothing", Nothing(), [list(_jobs(1))] * 100),
             ("nothing, many tasks", large, [list(_jobs(100))] * 3),
-            ("replay", work, [[job] for job in replays]),
+            ("replay", shipped.work, [[job] for job in replays]),
         ):
             _beside(of, lots[0][:1], there)  # what comes but once in a process
             yield _overhead(name, [(_beside(of, lot, here), _beside(of, lot, there)) for lot in lots])
@@ -191,47 +201,80 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = 
 }
 
 
-def _replays(options: argparse.Namespace) -> Iterator[tuple[str, ReplayWork, list[Trajectory]]]:
-    """What is replayed: its name, the work, the trajectories. Images are built before."""
+@dataclass(frozen=True)
+class Lot:
+    """Jobs of one kind."""
+
+    name: str
+    work: Any
+    jobs: list[Job[Any]]
+    went_well: Callable[[Any], bool]
+    """Whether a result is as it should be."""
+
+
+def _lots(options: argparse.Namespace) -> Iterator[Lot]:
+    """What is replayed and rolled out. Images are built before."""
     shipped = load([ROOT / "trajectories"])
-    yield "shipped replays", *_prepared([ROOT / "environments"], shipped[::3] if options.quick else shipped)
+    shipped = shipped[::3] if options.quick else shipped
+    yield _replays("shipped replays", [ROOT / "environments"], shipped)
+    yield _rollouts("shipped rollouts", [ROOT / "environments"], shipped)
     if options.quick or not (options.data / "tasks.jsonl").is_file():
         return
     changed = fidelity.changed_tasks(options.data, None)
     files = [options.data / "trajectories" / run["file"] for task in changed for run in task["trajectories"]]
     with tempfile.TemporaryDirectory() as folder:
         fidelity.write_tasks(changed, Path(folder) / "tasks.jsonl")
-        yield "real replays", *_prepared([Path(folder) / "tasks.jsonl"], load(files))
+        yield _replays("real replays", [Path(folder) / "tasks.jsonl"], load(files))
 
 
-def _prepared(tasks: Sequence[Path], runs: list[Trajectory]) -> tuple[ReplayWork, list[Trajectory]]:
+def _replays(name: str, tasks: Sequence[Path], runs: list[Trajectory]) -> Lot:
+    client, needed, images = _prepared(tasks, runs)
+    work = ReplayWork(images, needed, client=client)
+    jobs: list[Job[Any]] = [Job(run.id, run, images[run.task_id]) for run in runs if run.task_id in images]
+    return Lot(name, work, jobs, lambda done: done.replay.error is None)
+
+
+def _rollouts(name: str, tasks: Sequence[Path], experts: list[Trajectory]) -> Lot:
+    client, needed, images = _prepared(tasks, experts)
+    begin, _ = starts(StartRule("step", 0), needed, experts, None, None)
+    work = RolloutWork(ScriptedPolicy(experts), RolloutOptions(AgentConfig(max_steps=100)), client=client)
+    jobs: list[Job[Any]] = []
+    for start in begin:
+        task = needed[start.trajectory.task_id]
+        jobs.append(Job(task.id, Rollout(task.id, task, start, 0, images[task.id], key=""), images[task.id]))
+    return Lot(name, work, jobs, lambda done: done[0].resolved is True)
+
+
+def _prepared(tasks: Sequence[Path], runs: list[Trajectory]) -> tuple[DockerClient, dict[str, Task], dict[str, str]]:
+    """A client, the tasks of these runs, and their images."""
     client = connect_and_reap()
     known = load_tasks(tasks).tasks
     needed = {run.task_id: known[run.task_id] for run in runs if run.task_id in known}
-    built, failed = build_images(client, list(needed.values()), _say)
+    built, failed = build_images(client, list(needed.values()), say)
     if failed:
         raise SystemExit(f"images were not built: {failed}")
-    images = {name: image.tag for name, image in built.items()}
-    return ReplayWork(images, needed, client=client), [run for run in runs if run.task_id in images]
+    return client, needed, {name: image.tag for name, image in built.items()}
 
 
-def _timed(where: str, count: int, cluster: Cluster, work: ReplayWork, runs: list[Trajectory]) -> dict[str, Any]:
+def _timed(where: str, count: int, cluster: Cluster, lot: Lot) -> dict[str, Any]:
     if where == "ray":  # a process of each node has asked its daemon once
-        _replayed(work, runs[:count], cluster)
-    seconds = _seconds(lambda: _replayed(work, runs, cluster))
+        _ended(lot, lot.jobs[:count], cluster)
+    begun = time.perf_counter()
+    _ended(lot, lot.jobs, cluster)
+    seconds = time.perf_counter() - begun
     return {
         "where": where,
         "nodes": count,
-        "jobs": len(runs),
+        "jobs": len(lot.jobs),
         "seconds": round(seconds, 1),
-        "jobs an hour": round(3600 * len(runs) / seconds),
+        "jobs an hour": round(3600 * len(lot.jobs) / seconds),
     }
 
 
-def _replayed(work: ReplayWork, runs: list[Trajectory], cluster: Cluster) -> None:
-    report = replay_all(work, runs, cluster)
-    if report.failed:
-        raise SystemExit(f"not replayed: {report.failed}")
+def _ended(lot: Lot, jobs: list[Job[Any]], cluster: Cluster) -> None:
+    bad = [done.job.name for done in cluster.run(lot.work, jobs) if done.error or not lot.went_well(done.result)]
+    if bad:
+        raise SystemExit(f"{lot.name}: {bad} did not end as they should")
 
 
 def _overhead(job: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
@@ -257,27 +300,6 @@ def _beside(work: Any, jobs: list[Job[Any]], cluster: Cluster) -> float:
 
 def _jobs(count: int) -> Iterator[Job[bytes]]:
     return (Job(f"job {number}", os.urandom(PAYLOAD)) for number in range(count))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names, title=title)
-    for row in rows:
-        table.add_row(*(str(row.get(name, "")) for name in names))
-    Console().print(table)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
 
 
 if __name__ == "__main__":
