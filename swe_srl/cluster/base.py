@@ -77,6 +77,8 @@ class Cluster(Protocol):
     ) -> Generator[Done[Payload, Result], None, None]:
         """Yield jobs as they end. `jobs` is drawn from as there is room, never far ahead.
 
+        on_tick: called for each tick of a job, on another machine all of them when the job ends.
+
         Closing the generator (use `contextlib.closing`: an exception of the caller's does not close it), or an exception in it,
         stops what is running and leaves nothing behind.
         """

@@ -8,6 +8,7 @@ what it waits for after `patience`.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import time
@@ -80,7 +81,7 @@ class RayCluster:
         needs: Needs = ONE_CPU,
         on_tick: Callable[[], None] = lambda: None,
     ) -> Generator[Done[Payload, Result], None, None]:
-        """See `Cluster.run`. Ticks stay on the node.
+        """See `Cluster.run`. A job's ticks are told when it ends.
 
         Raises UserError where no node that is there could ever take such a job, where one runs another version, where no job
         ends for `limit` seconds, or where the head of the cluster is gone.
@@ -111,7 +112,9 @@ class RayCluster:
                 now = time.monotonic()
                 if ended:
                     moved = said = now
-                    done = _fetch(running.pop(ended[0]).job, ended[0])
+                    done, ticks = _fetch(running.pop(ended[0]).job, ended[0])
+                    for _ in range(ticks):
+                        on_tick()
                     if done.job.image is not None and done.error is None:
                         self._homes[done.job.image] = done.node
                     notice.ended(lost=done.error is not None)
@@ -315,15 +318,16 @@ class _Tasks:
 
 
 @ray.remote
-def _task(shared: Sequence[Any], payload: Any, key: str, version: str) -> tuple[str, Any]:
-    """The node's id and the result. `shared`: the reference of the work. `key`: see `Whereabouts`."""
+def _task(shared: Sequence[Any], payload: Any, key: str, version: str) -> tuple[str, Any, int]:
+    """The node's id, the result, and the number of ticks. `shared`: the reference of the work. `key`: see `Whereabouts`."""
     node = str(ray.get_runtime_context().get_node_id())
     if version != swe_srl.__version__:
         raise UserError(f"node {node} runs swe-srl {swe_srl.__version__}, and this is {version}; install the same on all")
     begin(key, node)
     work = _work_of(shared[0])
+    ticks = itertools.count()
     with metrics().job(type(work).__name__):
-        return node, work(payload, lambda: None)
+        return node, work(payload, lambda: next(ticks)), next(ticks)
 
 
 @functools.lru_cache(maxsize=1)
@@ -341,14 +345,15 @@ def _awaited(running: Mapping[Any, _Given]) -> str:
     return f"{len(running)} jobs on {len(_alive())} nodes: {names}"
 
 
-def _fetch(job: Job[Payload], ref: Any) -> Done[Payload, Any]:
+def _fetch(job: Job[Payload], ref: Any) -> tuple[Done[Payload, Any], int]:
+    """How a job ended, and how often it ticked."""
     try:
-        node, result = ray.get(ref)
+        node, result, ticks = ray.get(ref)
     except RayTaskError as error:  # raised by the work itself
         raise error.cause from error
     except RayError as error:
-        return Done(job, None, f"lost with its node or process, {1 + _TRIES} times: {str(error).splitlines()[0]}", "")
-    return Done(job, result, None, node)
+        return Done(job, None, f"lost with its node or process, {1 + _TRIES} times: {str(error).splitlines()[0]}", ""), 0
+    return Done(job, result, None, node), ticks
 
 
 def _options(needs: Needs) -> dict[str, Any]:

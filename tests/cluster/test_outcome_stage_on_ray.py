@@ -16,10 +16,16 @@ from second_daemon import Daemon
 from two_machines import TwoMachines
 
 from swe_srl.config import Recipe
+from swe_srl.environments.nodes import open_nodes
 from swe_srl.environments.shipping import Shipping
 from swe_srl.errors import UserError
+from swe_srl.policy.model import load_policy
+from swe_srl.policy.samplers.transformers import TransformersSampler
 from swe_srl.recipes import load_recipe
+from swe_srl.training.data import load_dataset
+from swe_srl.training.interrupt import StopRequested
 from swe_srl.training.opening import Where
+from swe_srl.training.outcome import OutcomeBatches, open_rollouts
 from swe_srl.training.trainer import train
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -73,6 +79,26 @@ def test_rollouts_on_the_nodes_teach_what_those_of_this_machine_teach(
     assert written(tmp_path / "there") == here
     assert other_daemon[1].images.list("swe-srl/task"), "both machines had a part in it"
     assert other_daemon[1].containers.list(all=True) == []
+
+
+def test_stopped_after_a_round_it_leaves_no_sandbox_on_any_node(
+    machines: TwoMachines, client: DockerClient, other_daemon: tuple[Daemon, DockerClient], read: Recipe, where: Where
+) -> None:
+    def stop() -> None:
+        raise StopRequested
+
+    other = other_daemon[1]
+    model, tokenizer = load_policy(read.model.name)
+    with open_nodes(where.cluster, where.shipping, print) as nodes:
+        rollouts = open_rollouts(read, load_dataset(read, tokenizer), tokenizer, 1024, print, nodes)[0]
+        images = [origin.image for origin in rollouts.origins]
+        source = OutcomeBatches(
+            rollouts, TransformersSampler(model, tokenizer), read.sampling_of(read.stages[0]), "0", between=stop
+        )
+        with pytest.raises(StopRequested):
+            next(source)
+        until(lambda: not client.containers.list(all=True, filters={"ancestor": images}), 30)
+        until(lambda: not other.containers.list(all=True), 30)
 
 
 def test_more_rollouts_in_step_than_the_nodes_take_are_refused(

@@ -33,8 +33,10 @@ def until(true: Callable[[], object]) -> None:
 
 
 def test_results_are_those_of_this_machine(cluster: RayCluster) -> None:
-    done = list(cluster.run(Doubling(), jobs(20)))
+    ticks: list[None] = []
+    done = list(cluster.run(Doubling(), jobs(20), on_tick=lambda: ticks.append(None)))
 
+    assert len(ticks) == 20, "one a job"
     assert sorted((end.job.name, end.result) for end in done) == sorted((f"job {n}", 2 * n) for n in range(20))
     assert {end.error for end in done} == {None}
     assert {end.node for end in done} <= {node["NodeID"] for node in ray.nodes() if node["Resources"].get("containers")}
