@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from swe_srl.policy.base import Sample, Sampler, SamplingOptions
 
+_MOST_SECONDS = 2.0
 _Request = tuple[Sequence[int], "Future[Sample]"]
 
 
@@ -31,18 +32,23 @@ class BatchingCounts:
 class Batcher:
     """Gathers requests of many threads. Use it as a context manager."""
 
-    def __init__(self, sampler: Sampler, options: SamplingOptions, *, max_batch: int = 64, linger: float = 0.02) -> None:
+    def __init__(
+        self, sampler: Sampler, options: SamplingOptions, *, max_batch: int = 64, linger: float = 0.02, share: float = 0.2
+    ) -> None:
         """
         Args:
             options: of every sample; `n` must be 1. Call c of the sampler gets the seed + c.
             max_batch: prompts sampled together at most.
-            linger: seconds to wait for others once there is a request, while fewer wait than were sampled together last.
+            linger: seconds to wait for others once there is a request, while fewer wait than may come: those that the last call
+                answered, and those that waited when it ended. Without that, two would take turns for ever.
+            share: of what the last call took, which is waited where that is more than `linger`, two seconds at most.
         """
         if options.n != 1:
             raise ValueError(f"a rollout asks for one sample at a time, not {options.n}")
         self.counts = BatchingCounts()
-        self._sampler, self._options, self._max_batch, self._linger = sampler, options, max_batch, linger
-        self._expected = max_batch
+        self._sampler, self._options, self._max_batch = sampler, options, max_batch
+        self._linger, self._share = linger, share
+        self._expected, self._patience = max_batch, linger
         self._waiting: queue.Queue[_Request] = queue.Queue()
         self._closed = threading.Event()
         self._open: set[Future[Sample]] = set()
@@ -87,7 +93,10 @@ class Batcher:
                 answers = [error] * len(batch)
             self.counts.calls += 1
             self.counts.prompts += len(batch)
-            self.counts.seconds += time.monotonic() - begun
+            taken = time.monotonic() - begun
+            self.counts.seconds += taken
+            self._patience = max(self._linger, min(self._share * taken, _MOST_SECONDS))
+            self._expected = len(batch) + self._waiting.qsize()
             with self._lock:
                 for (_, future), answer in zip(batch, answers, strict=True):
                     self._answer(future, answer)
@@ -102,7 +111,7 @@ class Batcher:
             future.set_result(answer)
 
     def _next_batch(self) -> list[_Request]:
-        """The first request, those that wait already, and those that come within the linger."""
+        """The first request, those that wait already, and those that come soon."""
         batch: list[_Request] = []
         deadline = 0.0
         while len(batch) < self._max_batch:
@@ -111,6 +120,5 @@ class Batcher:
                 batch.append(self._waiting.get(timeout=wait) if wait else self._waiting.get_nowait())
             except queue.Empty:
                 break
-            deadline = deadline or time.monotonic() + self._linger
-        self._expected = len(batch) or self._expected
+            deadline = deadline or time.monotonic() + self._patience
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
@@ -73,6 +74,30 @@ def test_one_that_is_alone_waits_for_nobody() -> None:
         # Only the first could have had company; waiting at each would take a minute.
         pool.submit(lambda: [batcher.sample([i]) for i in range(60)]).result(30)
     assert batcher.counts.calls == 60
+
+
+def test_two_that_began_apart_are_sampled_together_from_then_on() -> None:
+    class Slow(Doubler):
+        def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
+            time.sleep(0.5)
+            return super().sample(prompts, options)
+
+    sampler = Slow(free=False)
+    with Batcher(sampler, SamplingOptions()) as batcher, ThreadPoolExecutor(2) as pool:
+
+        def acts(first: int) -> None:
+            for number in range(first, first + 5):
+                batcher.sample([number])
+
+        early = pool.submit(acts, 10)
+        assert sampler.called.wait(20)
+        late = pool.submit(acts, 20)
+        while not batcher._waiting.qsize():
+            pass
+        sampler.go.set()
+        early.result(30)
+        late.result(30)
+    assert sampler.calls == [[10], [11, 20], [12, 21], [13, 22], [14, 23], [24]]
 
 
 def test_what_the_sampler_raises_reaches_those_in_the_batch_and_no_others() -> None:
