@@ -314,8 +314,9 @@ def _make(
         with DockerSandbox.start(client, start.image or job.image, options.limits) as sandbox:
             exact = start.prepare(sandbox)
             acted = act(policy, sandbox, start, options.agent, on_answer)
-            on_acted()
             error, lost = acted.error, acted.trajectory.exit_status == "sandbox_fault"
+            if not lost:  # such a one may act again
+                on_acted()
             if acted.trajectory.exit_status == Destroyed.status:
                 tests = _untestable(job.task)
             elif acted.trajectory.exit_status not in FAULTS:
