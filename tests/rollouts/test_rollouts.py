@@ -25,7 +25,7 @@ from swe_srl.rollouts.agent import AgentConfig, Policy, PolicyFault, Reply
 from swe_srl.rollouts.folder import ROLLOUTS, UNFINISHED, read_rollouts
 from swe_srl.rollouts.policies import ScriptedPolicy
 from swe_srl.rollouts.record import read_record, summary
-from swe_srl.rollouts.run import RolloutOptions, RolloutReport, act_alone, act_led, run_rollouts
+from swe_srl.rollouts.run import Job, RolloutOptions, RolloutReport, act_alone, act_led, make_rollout, run_rollouts
 from swe_srl.rollouts.starts import Start, StartRule, parse_start, starts
 from swe_srl.trajectories.importing import load
 from swe_srl.trajectories.model import Step
@@ -232,6 +232,15 @@ def test_a_killed_container_is_begun_again_and_the_others_go_on(client: DockerCl
     report = run(Says(says("true"), "", before=kill), tmp_path, attempts=2, workers=1)
     assert report.failed == []
     assert [read_record(made).sandboxes for made in report.rollouts] == [2, 1]
+    killed.clear()
+    [start], acted = at("issue"), []
+    job = Job("again", TASK, start, 0, build_image(client, TASK).tag, "")
+    options, never = RolloutOptions(QUICK), threading.Event()
+    made, error = make_rollout(
+        client, job, Says(says("true"), "", before=kill), options, never, on_acted=lambda: acted.append(len(killed))
+    )
+    assert (read_record(made).sandboxes, error) == (2, None)
+    assert acted == [1], "one whose sandbox is lost may act again"
     report = run(Says(says("true"), before=lambda _: (killed.clear(), kill(0))[1]), tmp_path / "always", retries=1)
     [failure] = report.failed
     assert "no longer answers" in failure["reason"]
