@@ -32,6 +32,8 @@ _NO_REAL_DATA = "no real data at"
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# Models this small are slower on several threads, and rounded otherwise; the processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 # In a job that a script began with `&` it is ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

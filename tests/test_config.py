@@ -96,7 +96,7 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
         ),
         ("stages.0.epsilon=0.1", "stages.0.epsilon: unknown option"),
         ('model.nam="x"', "model.nam: unknown option; known here: device, dtype, gradient_checkpointing, lora, name"),
-        ("speed=1", "speed: unknown option; known here: checkpoints, data, evaluation, model"),
+        ("speed=1", "speed: unknown option; known here: checkpoints, cluster, data, evaluation, model"),
         ('seed="3"', "seed: input should be a valid integer (given '3')"),
         ("stages.1.lr=true", "stages.1.lr: input should be a valid number (given True)"),
         ("stages.1.lr=inf", "stages.1.lr: input should be a finite number"),
@@ -180,7 +180,7 @@ def test_every_option_says_what_it_is() -> None:
         return [(f"{model.__name__}.{name}", field.description) for name, field in model.model_fields.items()]  # type: ignore[attr-defined]
 
     sections = [field.annotation for field in Recipe.model_fields.values() if hasattr(field.annotation, "model_fields")]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in [
         *sections,
         SizesSection,

@@ -47,12 +47,12 @@ def train(
     ] = None,
     costs: Annotated[Path | None, typer.Option(help="With --dry-run: your own unit costs; see docs/planning.md.")] = None,
     cluster: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Where engines that sample, what effect rewards execute and rollouts of outcome stages run: local, ray (that "
-            "of this machine or RAY_ADDRESS), or ray://HOST:PORT."
+            "of this machine or RAY_ADDRESS), or ray://HOST:PORT; the recipe's by default."
         ),
-    ] = "local",
+    ] = None,
     images: Images = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +61,7 @@ def train(
     Example: swe-srl train recipes/quickstart.toml --out runs/first --set seed=1
     """
     if dry_run:
-        if recipe is None or resume is not None or out is not None or overwrite or live or cluster != "local" or images:
+        if recipe is None or resume is not None or out is not None or overwrite or live or cluster or images:
             raise UserError(
                 "--dry-run takes a recipe and writes nothing: leave out --resume, --out, --overwrite, --live, --cluster and "
                 "--images"
@@ -83,7 +83,6 @@ def train(
     from swe_srl.training.opening import Where
     from swe_srl.training.trainer import train as run
 
-    where = Where(cluster, shipping(images, cluster))
     source = recipe or (resume or Path()) / "recipe.toml"
     if recipe is None and not source.is_file():
         raise UserError(f"{resume}: holds no run to continue")
@@ -91,6 +90,8 @@ def train(
     folder = resume or out or (Path(loaded.out) if loaded.out else None)
     if folder is None:
         raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
+    address = cluster or loaded.cluster.address
+    where = Where(address, shipping(images or (None if address == "local" else loaded.cluster.images), address))
     with live_view(folder) if live else nullcontext(console()) as shown:
         summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, where=where)
     if summary.told:

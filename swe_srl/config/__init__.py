@@ -11,7 +11,7 @@ from swe_srl.config.outcome import CurriculumSection, OutcomeStage, StartSection
 from swe_srl.config.plan import PlanSection, SizesSection
 from swe_srl.config.recipe import Recipe, Stage
 from swe_srl.config.rewards import EffectReward, FunctionalReward, RewardPart, RewardsSection, SimilarityReward
-from swe_srl.config.run import CheckpointSection, EvaluationSection, Figure, TrackingSection
+from swe_srl.config.run import CheckpointSection, ClusterSection, EvaluationSection, Figure, TrackingSection
 from swe_srl.config.sampling import SamplingSection, VllmSection
 from swe_srl.config.section import Section
 from swe_srl.config.stages import PolicyStage, SftStage, SrlStage, StageSection
@@ -19,6 +19,7 @@ from swe_srl.config.stages import PolicyStage, SftStage, SrlStage, StageSection
 __all__ = [
     "AgentConfig",
     "CheckpointSection",
+    "ClusterSection",
     "CurriculumSection",
     "DataSection",
     "DifficultySection",

@@ -16,7 +16,7 @@ from swe_srl.config.model import ModelSection
 from swe_srl.config.outcome import OutcomeStage
 from swe_srl.config.plan import PlanSection
 from swe_srl.config.rewards import RewardsSection
-from swe_srl.config.run import CheckpointSection, EvaluationSection, Figure, TrackingSection
+from swe_srl.config.run import CheckpointSection, ClusterSection, EvaluationSection, Figure, TrackingSection
 from swe_srl.config.sampling import SamplingSection
 from swe_srl.config.section import Section
 from swe_srl.config.stages import PolicyStage, SftStage, SrlStage, StageSection
@@ -37,6 +37,7 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     checkpoints: CheckpointSection = CheckpointSection()
     tracking: TrackingSection = TrackingSection()
+    cluster: ClusterSection = ClusterSection()
     plan: PlanSection = PlanSection()
     stages: list[Stage] = Field(min_length=1, description="What is done, in order; each an `sft`, `srl` or `outcome` stage.")
 

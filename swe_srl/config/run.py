@@ -66,3 +66,18 @@ class TrackingSection(Section):
 
     trackers: list[str] = Field(default=[], description="accelerate's trackers by name, for example tensorboard or wandb.")
     project: str = Field(default="swe-srl", min_length=1, description="The project's name, for trackers that group runs by it.")
+
+
+class ClusterSection(Section):
+    """Where engines that sample, what effect rewards execute, and rollouts of outcome stages run."""
+
+    address: str = Field(
+        default="local",
+        pattern=r"^(local|ray|ray://.+)$",
+        description="local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT. --cluster comes before it.",
+    )
+    images: str = Field(
+        default="build",
+        pattern=r"^(build|(registry|folder):.+)$",
+        description="How nodes get images: build, registry:HOST/PATH, or folder:PATH that all share. --images comes before it.",
+    )

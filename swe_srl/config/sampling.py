@@ -109,3 +109,8 @@ class SamplingSection(Section):
     def has_engines(self) -> bool:
         """Whether the trainer starts engines with weights of their own."""
         return self.engine == "vllm" or (self.engine == "transformers" and (self.engines > 1 or self.staleness > 0))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether samples are drawn in other processes than those that train."""
+        return self.has_engines or self.engine == "vllm-server"

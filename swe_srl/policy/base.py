@@ -43,12 +43,16 @@ class Sample:
     """`length` when the sample was cut at `max_tokens`."""
 
 
-class Sampler(Protocol):
-    """Something that continues prompts with the current policy."""
+class CanSample(Protocol):
+    """What those need who only ask for samples."""
 
     def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
         """For each prompt of token ids, `options.n` samples, in the order of the prompts."""
         ...
+
+
+class Sampler(CanSample, Protocol):
+    """Something that continues prompts with the current policy."""
 
     def update_weights(self, checkpoint: Path | None) -> None:
         """Serve new weights from the next `sample` on: a saved model folder's, or with None the trainer's model's of then."""

@@ -43,11 +43,6 @@ class Rewards:
         """parts: weight and reward, by name."""
         self._parts, self._invalid = parts, invalid
 
-    @property
-    def names(self) -> list[str]:
-        """The rewards, in the order they are given."""
-        return list(self._parts)
-
     def score(self, sampled: Sequence[Sampled]) -> list[RewardedAnswer]:
         """One result an answer. Raises ValueError where an expert's action cannot be written."""
         answers = [parse_answer(s.text, s.tools, truncated=s.finish == "length") for s in sampled]

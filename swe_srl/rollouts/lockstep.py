@@ -19,7 +19,7 @@ from typing import Any
 from swe_srl.cluster import base
 from swe_srl.cluster.local import threads
 from swe_srl.environments.working import needs_of
-from swe_srl.policy.base import Sampler, SamplingOptions
+from swe_srl.policy.base import CanSample, SamplingOptions
 from swe_srl.policy.prompts import PromptOptions, PromptTooLongError, encode_step
 from swe_srl.rollouts.agent import ContextFull, Reply
 from swe_srl.rollouts.rounds import Asked, Meeting, Rounds, Tools
@@ -35,7 +35,7 @@ _PACE_SECONDS = 0.1
 class Lockstep:
     """One sampler for rollouts that go in step. Of its options `n` is ignored and the seed is each round's own."""
 
-    sampler: Sampler
+    sampler: CanSample
     tokenizer: Any
     prompt: PromptOptions
     sampling: SamplingOptions

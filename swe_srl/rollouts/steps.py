@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from swe_srl.policy.base import Sample, Sampler, SamplingOptions
+from swe_srl.policy.base import CanSample, Sample, SamplingOptions
 from swe_srl.policy.encoding import StepEncoder
 from swe_srl.policy.format import render_action
 from swe_srl.policy.prompts import PromptOptions, PromptTooLongError
@@ -105,7 +105,7 @@ class StepEvaluation:
 
 def evaluate_steps(
     steps: Sequence[Step],
-    sampler: Sampler,
+    sampler: CanSample,
     tokenizer: Any,
     tools_for: Callable[[Step], Tools],
     prompt_options: PromptOptions,

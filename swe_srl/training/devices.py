@@ -74,23 +74,8 @@ def check_several(recipe: Recipe, processes: int) -> None:
     """Raises UserError for what a recipe asks for and so many processes cannot do."""
     if processes == 1:
         return
-    if recipe.sampling.engine == "vllm":
-        raise UserError(
-            f'sampling.engine = "vllm" starts an engine beside one process, and this is one of {processes}: '
-            'use "transformers", or "vllm-server"'
-        )
-    if recipe.sampling.engines > 1:
-        raise UserError(
-            f"sampling.engines starts engines beside one process, and this is one of {processes}: leave it at 1, each process "
-            'samples its share; or use "vllm-server"'
-        )
-    if recipe.sampling.staleness:
-        raise UserError(f"sampling.staleness = 1 takes one process, and this is one of {processes}: set it to 0")
     if recipe.model.lora is not None and recipe.model.lora.dropout:
         raise UserError(f"model.lora.dropout draws in each process for itself: this is one of {processes}; set it to 0")
-    for stage in recipe.stages:
-        if stage.objective not in ("sft", "srl"):
-            raise UserError(f"a stage with objective {stage.objective!r} takes one process, and this is one of {processes}")
 
 
 def mesh_of(accelerator: Accelerator, section: ModelSection) -> DeviceMesh | None:

@@ -18,6 +18,10 @@ _CAUGHT = (signal.SIGINT, signal.SIGTERM)
 class StopRequested(Exception):
     """Raised by `check` after a signal."""
 
+    def __init__(self, signal: signal.Signals) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
 
 class Interrupt:
     """Catches signals while a run is on. Outside the main thread, where they cannot be caught, it never asks to stop.
@@ -46,7 +50,12 @@ class Interrupt:
         """Raise StopRequested if a signal came, to this process or to another; all of them must check."""
         if number := self._highest(self.requested or 0):
             self.requested = signal.Signals(number)
-            raise StopRequested
+            raise StopRequested(self.requested)
+
+    def check_own(self) -> None:
+        """Raise StopRequested if a signal came to this process. One that checks so has to tell others."""
+        if self.requested is not None:
+            raise StopRequested(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:

@@ -5,16 +5,16 @@ Invariant: nothing is changed in a folder that another process writes a run in, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
 
 from swe_srl.config import Recipe
 from swe_srl.environments.nodes import Nodes, open_nodes
 from swe_srl.environments.shipping import Shipping
-from swe_srl.errors import UserError
 from swe_srl.training.checkpoints import Checkpoints
 from swe_srl.training.evaluations import Evaluations
 from swe_srl.training.folder import RunFolder
@@ -56,11 +56,19 @@ class Where:
     shipping: Shipping = field(default_factory=Shipping)
     """How its nodes come to have images."""
 
-    def open(self, processes: Processes, say: Callable[[str], None]) -> AbstractContextManager[Nodes | None]:
-        """The nodes; None: this machine. Raises UserError where there are none, or several processes would share them."""
-        if self.cluster != "local" and processes.count > 1:
-            raise UserError(f"--cluster {self.cluster} takes one process, and this is one of {processes.count}: leave it out")
-        return open_nodes(self.cluster, self.shipping, say)
+    @property
+    def on_nodes(self) -> bool:
+        """Whether it is another machine's."""
+        return self.cluster != "local"
+
+    @contextmanager
+    def open(self, processes: Processes, say: Callable[[str], None]) -> Iterator[Nodes | None]:
+        """In the first process the nodes; None in others, and for this machine. Raises UserError as `open_nodes`."""
+        with ExitStack() as stack:
+            joined: list[Nodes | None] = []
+            join = partial(stack.enter_context, open_nodes(self.cluster, self.shipping, say))
+            processes.from_first("the cluster to be joined", lambda: joined.append(join()))
+            yield joined[0] if joined else None
 
 
 HERE = Where()

@@ -20,7 +20,7 @@ from swe_srl.environments.image import build_images
 from swe_srl.environments.nodes import Nodes
 from swe_srl.environments.task import Task
 from swe_srl.errors import UserError
-from swe_srl.policy.base import Sampler, SamplingOptions
+from swe_srl.policy.base import CanSample, SamplingOptions
 from swe_srl.policy.prompts import PromptOptions
 from swe_srl.rollouts.folder import digest
 from swe_srl.rollouts.lockstep import Lockstep, roll_out_in_step
@@ -57,6 +57,17 @@ class Origin:
         return self.expert.id if self.expert else self.task.id
 
 
+@dataclass(frozen=True, slots=True)
+class StageOutline:
+    """What all processes of a run know of an outcome stage; its rollouts are made by the first."""
+
+    starts: int
+    held_out: int
+    """Tasks."""
+    summary: dict[str, Any]
+    """For data.json."""
+
+
 @dataclass(slots=True)
 class StageRollouts:
     """What an outcome stage needs for its rollouts."""
@@ -73,6 +84,10 @@ class StageRollouts:
     left_out: list[dict[str, str]] = field(default_factory=list)
     """Id and reason."""
 
+    def outline(self) -> StageOutline:
+        """See `StageOutline`."""
+        return StageOutline(len(self.origins), len(self.held_out), self.summary())
+
     def summary(self) -> dict[str, Any]:
         """For data.json."""
         decided = [(origin.name, origin.image, origin.task.model_dump_json()) for origin in (*self.origins, *self.held_out)]
@@ -88,7 +103,7 @@ class StageRollouts:
     def make(
         self,
         begin: Sequence[tuple[Origin, Start, int]],
-        sampler: Sampler,
+        sampler: CanSample,
         sampling: SamplingOptions,
         seed: str,
         between: Callable[[], None],
@@ -108,7 +123,7 @@ class StageRollouts:
         return [[next(made) for _ in range(count)] for _, _, count in begin]
 
     def evaluate(
-        self, sampler: Sampler, max_tokens: int, seed: int, between: Callable[[], None] = lambda: None
+        self, sampler: CanSample, max_tokens: int, seed: int, between: Callable[[], None] = lambda: None
     ) -> TaskEvaluation | None:
         """Greedy rollouts from the issue of the held-out tasks, one each; None where there are none."""
         if not self.held_out:
@@ -240,7 +255,7 @@ class OutcomeBatches:
     def __init__(
         self,
         rollouts: StageRollouts,
-        sampler: Sampler,
+        sampler: CanSample,
         sampling: SamplingSection,
         seed: str,
         between: Callable[[], None] = lambda: None,

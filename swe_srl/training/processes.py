@@ -17,8 +17,11 @@ import torch
 import torch.distributed as dist
 
 from swe_srl.errors import UserError
+from swe_srl.training.interrupt import StopRequested
 
 T = TypeVar("T")
+TOLD = (UserError, OSError, StopRequested)
+"""What one process raises and the others are told. Anything else ends it, and whoever launched them ends the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Processes:
         if count == 1:
             return cls()
         return cls(rank, count, seconds, dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
+
+    def apart(self) -> Processes:
+        """The same processes, for what a second thread of each does together at the same time. All of them must ask for it."""
+        return Processes.of(self.rank, self.count, self.seconds)
 
     @property
     def first(self) -> bool:
@@ -77,14 +84,14 @@ class Processes:
         return int(number)
 
     def from_first(self, what: str, make: Callable[[], T]) -> T:
-        """What the first process makes, in all of them; or what it raises, where that is for a person."""
+        """What the first process makes, in all of them; or what it raises, where that is for a person or asks to stop."""
         if self.count == 1:
             return make()
         told: list[Any] = [None, None]
         if self.first:
             try:
                 told[0] = make()
-            except (UserError, OSError) as error:
+            except TOLD as error:
                 told[1] = error
         with self.waiting(what):
             dist.broadcast_object_list(told, src=0, group=self.group)

@@ -1,7 +1,7 @@
 """Whether a run folder can be continued by a recipe, and from where.
 
-Invariant: a run is continued only with the recipe and the data it began with. Where a run is kept, how often it is saved and
-who is told are no part of that.
+Invariant: a run is continued only with the recipe and the data it began with. Where a run is kept and carried out, how often
+it is saved and who is told are no part of that.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from swe_srl.training.folder import RunFolder
 FREE = (
     "out",
     "checkpoints.",
+    "cluster.",
     "plan.",
     "tracking.",
     "model.weights",

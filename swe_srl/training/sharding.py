@@ -137,23 +137,30 @@ class PolicyWeights:
         return cls(shard(model, mesh), plain, mesh)
 
     @contextmanager
-    def whole(self, *, replaced: bool = False) -> Iterator[Any]:
-        """The plain model with the present weights. `replaced`: those it has at the end become the policy's."""
+    def whole(self, *, replaced: bool = False, in_first: bool = False) -> Iterator[Any]:
+        """The plain model with the present weights.
+
+        replaced: those it has at the end become the policy's.
+        in_first: to be read in the first process alone, which has sharded ones in its host memory: devices hold one at a time.
+        """
         if self.trained is self.plain:
             yield self.plain
             return
         self.trained.reshard()  # a pass without gradient leaves the root's own weights together
         pairs = list(zip(self.plain.parameters(), self.trained.parameters(), strict=True))
         for weight, sharded in pairs:
-            weight.data = full(sharded.detach())
+            together = full(sharded.detach())
+            if in_first:
+                together = together.cpu() if dist.get_rank() == 0 else _none_of(together)
+            weight.data = together
         try:
             yield self.plain
             if replaced:
                 for weight, sharded in pairs:
                     sharded.detach().copy_(_spread(weight.detach(), sharded))
         finally:
-            for weight, _ in pairs:
-                weight.data = _none_of(weight)
+            for weight, sharded in pairs:
+                weight.data = _none_of(sharded)
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -102,29 +102,34 @@ class SharedSampler:
         self.sampler.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FirstSampler:
-    """Implements `swe_srl.policy.base.Sampler`: the first process asks a server for all samples, and tells the others."""
+    """Implements `swe_srl.policy.base.Sampler`: the first process has engines, or asks a server, and tells the others."""
 
     sampler: Sampler | None
     """The first process's."""
     weights: PolicyWeights
     processes: Processes
+    _updated: bool = True
 
     def sample(self, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[list[Sample]]:
         """See `Sampler`."""
-        with self.weights.whole():
-            return self.processes.from_first("the samples of a batch", lambda: self._own().sample(prompts, options))
+        self.take_weights()
+        return self.processes.from_first("the samples of a batch", lambda: self._own().sample(prompts, options))
 
     def update_weights(self, checkpoint: Path | None) -> None:
         """See `Sampler`."""
+        self._updated = True
         if self.sampler is not None:
             self.sampler.update_weights(checkpoint)
 
     def take_weights(self) -> None:
         """See `Sampler`."""
-        with self.weights.whole():
-            self.processes.from_first("the server to take weights", lambda: self._own().take_weights())
+        if not self._updated:
+            return
+        with self.weights.whole(in_first=True):
+            self.processes.from_first("new weights to be taken", lambda: self._own().take_weights())
+        self._updated = False
 
     def report(self) -> dict[str, Any]:
         """See `Sampler`: in the first process."""
@@ -146,11 +151,6 @@ class SharedRewards(Rewards):
     def __init__(self, rewards: Rewards, processes: Processes) -> None:
         self._rewards, self._processes = rewards, processes
 
-    @property
-    def names(self) -> list[str]:
-        """See `Rewards`."""
-        return self._rewards.names
-
     def score(self, sampled: Sequence[Sampled]) -> list[RewardedAnswer]:
         """See `Rewards`."""
         tasks: dict[str, list[int]] = {}
@@ -163,21 +163,50 @@ class SharedRewards(Rewards):
         return _in_order(plan, self._processes.gather("the rewards of a batch", mine))
 
 
-def share_sampler(engine: str, opened: Callable[[], Any], weights: PolicyWeights, processes: Processes) -> Sampler:
-    """A sampler as the processes of a run use it. `opened`: one of `sampling.engine`, of one process, on the plain model."""
+class FirstRewards(Rewards):
+    """Rewards of the first process, which has the nodes that actions are executed on; it tells the others."""
+
+    def __init__(self, rewards: Rewards | None, processes: Processes) -> None:
+        self._rewards, self._processes = rewards, processes
+
+    def score(self, sampled: Sequence[Sampled]) -> list[RewardedAnswer]:
+        """See `Rewards`."""
+        return self._processes.from_first("the rewards of a batch", lambda: self._own().score(sampled))
+
+    def _own(self) -> Rewards:
+        assert self._rewards is not None, "the first process has some"
+        return self._rewards
+
+
+def share_sampler(opened: Callable[[], Any], weights: PolicyWeights, processes: Processes, *, of_first: bool) -> Sampler:
+    """A sampler as the processes of a run use it.
+
+    opened: makes one of one process, on the plain model.
+    of_first: whether it is the first process's, because it samples elsewhere.
+    """
     if processes.count == 1:
         own: Sampler = opened()
         return own
-    if engine == "vllm-server":
-        of_first: list[Sampler] = []
-        processes.from_first("the server to answer", lambda: of_first.append(opened()))
-        return FirstSampler(of_first[0] if of_first else None, weights, processes)
-    return SharedSampler(opened(), weights, processes)
+    if not of_first:
+        return SharedSampler(opened(), weights, processes)
+    with weights.whole():  # engines start with them
+        return FirstSampler(in_first("the engines to start", opened, processes), weights, processes)
 
 
-def share_rewards(rewards: Rewards, processes: Processes) -> Rewards:
-    """Rewards as several processes use them."""
-    return rewards if processes.count == 1 else SharedRewards(rewards, processes)
+def share_rewards(opened: Callable[[], Rewards], processes: Processes, *, of_first: bool) -> Rewards:
+    """Rewards as the processes of a run use them: the first process's, or each has some and they share the work."""
+    if processes.count == 1:
+        return opened()
+    if not of_first:
+        return SharedRewards(opened(), processes)
+    return FirstRewards(in_first("the rewards to be prepared", opened, processes), processes)
+
+
+def in_first(what: str, opened: Callable[[], T], processes: Processes) -> T | None:
+    """What the first process opens, there alone."""
+    of_first: list[T] = []
+    processes.from_first(what, lambda: of_first.append(opened()))
+    return of_first[0] if of_first else None
 
 
 def _in_order(plan: Plan, found: Sequence[Sequence[T]]) -> list[T]:

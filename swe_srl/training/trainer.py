@@ -3,7 +3,8 @@
 One update is a batch of examples (the expert's answers, or sampled groups with advantages), one backward, one optimizer
 step and one line of metrics. Invariant: two runs of one recipe on one machine write equal metrics, times and memory apart,
 however often one of them is killed and continued; weights are never half updated. Of several processes each goes through all
-of this; sampler, rewards, engine and policy know how they share the work (`shared.py`), and the first alone writes and speaks.
+of this; sampler, rewards, engine and policy know how they share the work (`shared.py`), and the first alone writes, speaks and
+makes rollouts (`leading.py`).
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ from swe_srl.training.evaluations import Evaluations, Made
 from swe_srl.training.fitting import check_fit, context_of
 from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
+from swe_srl.training.leading import Leader, LedBatches
 from swe_srl.training.objective import Objective
 from swe_srl.training.opening import HERE, Where, end_again, finished_already
-from swe_srl.training.outcome import OutcomeBatches, StageRollouts, open_rollouts
+from swe_srl.training.outcome import OutcomeBatches, StageOutline, StageRollouts, open_rollouts
 from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
 from swe_srl.training.resume import check_data, fingerprint, version_changes
 from swe_srl.training.schedule import learning_rate
 from swe_srl.training.sharding import PolicyWeights, full_state, load_full_state
-from swe_srl.training.shared import share_rewards, share_sampler
+from swe_srl.training.shared import in_first, share_rewards, share_sampler
 from swe_srl.training.summary import RunSummary, summary
 from swe_srl.training.terminal import bar, say
 from swe_srl.training.tracking import check_trackers, line, numbers, start_trackers
@@ -70,8 +72,11 @@ class _Run:
     tokenizer: Any
     sampler: Sampler
     dataset: Dataset
-    rollouts: dict[int, StageRollouts]
+    outlines: dict[int, StageOutline]
     """Of outcome stages, by index."""
+    rollouts: dict[int, StageRollouts]
+    """As many, in the first process."""
+    leader: Leader
     evaluations: Evaluations
     interrupt: Interrupt
     rewards: Rewards
@@ -124,10 +129,10 @@ def train(
             return replace(found, told=processes.first)
         bars = stack.enter_context(progress_bars(console))
         nodes = stack.enter_context(where.open(processes, partial(say, bars.console)))
-        run = _prepare(recipe, folder, bars, started, accelerator, processes, nodes)
+        run = _prepare(recipe, folder, bars, started, accelerator, processes, nodes, on_nodes=where.on_nodes)
         stack.enter_context(closing(run.sampler))
         data = run.dataset.summary() | {"fingerprint": fingerprint(run.dataset)}
-        data |= {f"stage-{index + 1}-outcome": rollouts.summary() for index, rollouts in run.rollouts.items()}
+        data |= {f"stage-{index + 1}-outcome": outline.summary for index, outline in run.outlines.items()}
         if any(other != data for other in processes.gather("the data to be read", data)):
             raise UserError("the processes of this run read different data: give all of them the same files")
         made_with = versions(str(accelerator.device), processes.count)
@@ -137,7 +142,7 @@ def train(
             processes.from_first("the run folder", lambda: _begin(run, data, made_with, stack))
         start_trackers(accelerator, recipe.tracking, run.progress.updates)
         with run.interrupt:
-            stopped_by = None if _run_stages(run) else run.interrupt.requested
+            stopped_by = _run_stages(run)
             _end(run, stopped_by)
     return summary(out, run.evaluations.made, run.progress.updates, run.seconds, stopped_by, told=processes.first)
 
@@ -155,6 +160,8 @@ def _prepare(
     accelerator: Accelerator,
     processes: Processes,
     nodes: Nodes | None,
+    *,
+    on_nodes: bool,
 ) -> _Run:
     """Load policy and data and check that they and the recipe fit each other, before anything is written."""
     check_trackers(recipe.tracking)
@@ -164,11 +171,15 @@ def _prepare(
         model = add_adapter(model, recipe.model.lora)
     dataset = load_dataset(recipe, tokenizer, bar(bars, "encoding steps"))
     check_fit(recipe, model, dataset, processes)
-    rollouts = open_rollouts(recipe, dataset, tokenizer, context_of(model), partial(say, bars.console), nodes)
+    opened = partial(open_rollouts, recipe, dataset, tokenizer, context_of(model), partial(say, bars.console), nodes)
+    rollouts = in_first("rollouts to be prepared", opened, processes) or {}
+    outlines = processes.from_first("rollouts to be told", lambda: {index: made.outline() for index, made in rollouts.items()})
     if recipe.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = PolicyWeights.of(model, mesh_of(accelerator, recipe.model))
-    opened = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, nodes.cluster if nodes else None)
+    drawing = processes.apart()
+    open_own = partial(open_sampler, recipe.sampling, policy.plain, tokenizer, nodes.cluster if nodes else None)
+    sampler = share_sampler(open_own, policy, drawing, of_first=on_nodes or recipe.sampling.elsewhere)
     return _Run(
         recipe=recipe,
         accelerator=accelerator,
@@ -177,10 +188,12 @@ def _prepare(
         checkpoints=Checkpoints(folder.path, recipe.checkpoints.keep),
         policy=policy,
         tokenizer=tokenizer,
-        sampler=share_sampler(recipe.sampling.engine, opened, policy, processes),
+        sampler=sampler,
         dataset=dataset,
+        outlines=outlines,
         rollouts=rollouts,
-        rewards=share_rewards(build_rewards(recipe.rewards, nodes), processes),
+        leader=Leader(sampler, drawing),
+        rewards=share_rewards(partial(build_rewards, recipe.rewards, nodes), drawing, of_first=on_nodes),
         evaluations=Evaluations(recipe, folder),
         interrupt=Interrupt(
             lambda number: say(bars.console, f"{number.name}: stopping after this update"),
@@ -215,8 +228,8 @@ def _go_back(run: _Run, data: dict[str, Any], made_with: dict[str, Any]) -> None
     run.say(f"continuing {run.folder.path} after {run.progress.updates} update(s)")
 
 
-def _run_stages(run: _Run) -> bool:
-    """Stages between evaluations; false when a signal ended them early."""
+def _run_stages(run: _Run) -> signal.Signals | None:
+    """Stages between evaluations; the signal that ended them early, if one did."""
     stages = run.recipe.stages
     try:
         if run.progress.updates == 0:
@@ -230,21 +243,21 @@ def _run_stages(run: _Run) -> bool:
                     _evaluate(run, f"stage-{index + 1}-{stages[index].objective}")
                 run.progress = replace(run.progress, stage=index + 1, update=0, batches={})
                 run.ahead = None
-    except StopRequested:
-        return False
+    except StopRequested as stop:
+        return stop.signal
     except SamplerLost as lost:  # before the update that it was to sample for
         _save(run)
         kept = f"{run.progress.updates} update(s) are kept; to continue: {run.folder.how_to_continue}"
         raise UserError(f"{lost}\n{kept}") from lost
-    return True
+    return None
 
 
 def _run_stage(run: _Run, index: int, stage: Stage) -> None:
     """The training loop: batch, backward, step, metrics, now and then an evaluation and a checkpoint."""
     progress, recipe = run.progress, run.recipe
     batches = Ahead(_batches(run, index, stage), run.sampler, lambda: progress.updates, recipe.staleness_of(stage))
-    rollouts = run.rollouts.get(index)
-    total = stage.total_updates(len(rollouts.origins if rollouts else run.dataset.for_objective(stage.objective)))
+    outline = run.outlines.get(index)
+    total = stage.total_updates(outline.starts if outline else len(run.dataset.for_objective(stage.objective)))
     temperature = recipe.sampling_of(stage).temperature if isinstance(stage, PolicyStage) else 1.0
     engine, choice = engine_for(stage, run.policy.trained, temperature, run.processes)
     run.say(f"stage {index + 1} ({stage.objective}) {choice}")
@@ -301,8 +314,10 @@ def _batches(run: _Run, index: int, stage: Stage) -> Batches:
     if isinstance(stage, SftStage):
         return SftBatches(stage, items, seed)
     # A batch that is drawn ahead is drawn to its end: later its weights are gone, and it could not be drawn again.
-    between = (lambda: None) if sampling.staleness else run.interrupt.check
-    return OutcomeBatches(run.rollouts[index], run.sampler, sampling, seed, between)
+    between = (lambda: None) if sampling.staleness else run.interrupt.check_own
+    made_here = run.rollouts.get(index)
+    own = OutcomeBatches(made_here, run.leader, sampling, seed, between) if made_here else None
+    return LedBatches(own, run.leader)
 
 
 def _objective(run: _Run, index: int, stage: Stage) -> Objective:
@@ -332,8 +347,9 @@ def _update(run: _Run, updater: Updater, batch: Batch, lr: float, where: str) ->
 def _evaluate(run: _Run, name: str) -> None:
     """Greedy evaluation on the held-out steps, and tasks of an outcome stage, written as evaluation-<name>.json."""
     run.interrupt.check()
-    rollouts = run.rollouts.get(run.progress.stage)
-    if not (run.recipe.evaluation.enabled and (run.dataset.validation or (rollouts and rollouts.held_out))):
+    stage = run.progress.stage
+    on_tasks = stage in run.outlines and run.outlines[stage].held_out > 0
+    if not (run.recipe.evaluation.enabled and (run.dataset.validation or on_tasks)):
         return
 
     def evaluate() -> tuple[StepEvaluation, TaskEvaluation | None]:
@@ -348,9 +364,13 @@ def _evaluate(run: _Run, name: str) -> None:
         greedy = SamplingOptions(n=1, temperature=0.0, max_tokens=max_tokens, seed=run.recipe.seed)
         options = prompt_options(run.recipe.prompt)
         steps = evaluate_steps(run.dataset.validation, run.sampler, run.tokenizer, tools_for, options, greedy, progress)
-        if rollouts is None:
+        if not on_tasks:
             return steps, None
-        return steps, rollouts.evaluate(run.sampler, max_tokens, run.recipe.seed, run.interrupt.check)
+
+        def make() -> TaskEvaluation | None:
+            return run.rollouts[stage].evaluate(run.leader, max_tokens, run.recipe.seed, run.interrupt.check_own)
+
+        return steps, run.leader.lead("rollouts of held-out tasks", make)
 
     made = run.evaluations.make(name, run.progress, evaluate, lambda final: _keep_weights(run, final))
     run.accelerator.log(dict(numbers({"evaluation": made.figures()})), step=run.progress.updates)

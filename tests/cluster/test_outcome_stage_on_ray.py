@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import several
 from corridors import everything, opened, recipe
 from docker import DockerClient
 from machines import until
 from rich.console import Console
 from second_daemon import Daemon
+from several import assert_alike, finish, launch
 from two_machines import TwoMachines
 
 from swe_srl.config import Recipe
@@ -81,11 +84,28 @@ def test_rollouts_on_the_nodes_teach_what_those_of_this_machine_teach(
     assert other_daemon[1].containers.list(all=True) == []
 
 
+def test_several_processes_train_on_what_the_nodes_roll_out_and_their_engines_sample(
+    machines: TwoMachines,
+    other_daemon: tuple[Daemon, DockerClient],
+    read: Recipe,
+    here: dict[str, Any],
+    world: Path,
+    where: Where,
+    tmp_path: Path,
+) -> None:
+    run, images = tmp_path / "two", f"folder:{where.shipping.where}"
+    asked = ("--out", run, "--set", 'model.weights="sharded"', "--cluster", "ray", "--images", images)
+    finish(launch(world / "on-ray.toml", *asked, environment={"RAY_ADDRESS": machines.nodes.address}))
+    assert_alike(run, world / "here")
+    assert all(sum(line["engines"]["prompts"]) > 0 for line in several.lines(run, "metrics.jsonl"))
+    assert other_daemon[1].images.list("swe-srl/task"), "both machines had a part in it"
+
+
 def test_stopped_after_a_round_it_leaves_no_sandbox_on_any_node(
     machines: TwoMachines, client: DockerClient, other_daemon: tuple[Daemon, DockerClient], read: Recipe, where: Where
 ) -> None:
     def stop() -> None:
-        raise StopRequested
+        raise StopRequested(signal.SIGTERM)
 
     other = other_daemon[1]
     model, tokenizer = load_policy(read.model.name)

@@ -17,14 +17,6 @@ CHATML = (
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Models this small are slower on several threads."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level BPE with a ChatML template; like SmolLM2's, a base model's document end is not what ends a turn."""

@@ -58,10 +58,10 @@ def test_the_reward_is_the_sum_of_weight_times_value() -> None:
         similarity=SimilarityReward(weight=0.5, compare="arguments", unit="token"), functional=FunctionalReward(weight=2.0)
     )
     rewards = build_rewards(section)
-    assert rewards.names == ["similarity", "functional"]
     first, broken, same, _ = rewards.score(ANSWERS)
     text = arguments_similarity(bash("ls -l"), bash("ls -la"), unit="token")
     assert first.parts == {"similarity": text, "functional": functional(bash("ls -l"), bash("ls -la"))}
+    assert list(first.parts) == ["similarity", "functional"], "as they are given"
     assert first.reward == 0.5 * text + 2.0
     assert first.similarity == similarity(xml("ls -l"), xml("ls -la")), "the paper's, whatever is rewarded"
     assert (broken.reward, broken.parts) == (-1.0, {})

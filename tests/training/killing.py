@@ -30,7 +30,6 @@ def start(recipe: Path, out: Path, *, kill_before: int | None = None, count: Pat
 
 
 def _carry_out(recipe: Path, out: Path, kill_before: int | None, count: Path | None) -> None:
-    import torch
     from rich.console import Console
 
     from swe_srl.recipes import load_recipe
@@ -45,7 +44,6 @@ def _carry_out(recipe: Path, out: Path, kill_before: int | None, count: Path | N
                 os.kill(os.getpid(), signal.SIGKILL)
             events += 1
 
-    torch.set_num_threads(1)
     sys.addaudithook(watch)
     resume = (out / "run.json").exists()
     train(load_recipe(recipe), out, resume=resume, overwrite=not resume, console=Console(quiet=True))

@@ -19,6 +19,7 @@ import pytest
 from corridors import corridor, everything, lines, opened, recipe
 from docker import DockerClient
 from rich.console import Console
+from several import assert_alike, finish, launch
 
 from swe_srl.config import AgentConfig, OutcomeStage, StartSection
 from swe_srl.environments.docker import RUN_ID, RUN_LABEL, DockerSandbox
@@ -79,6 +80,14 @@ def test_killed_and_continued_it_makes_the_same_rollouts(world: Path, tmp_path: 
     process.join()
     assert process.exitcode == 0
     assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
+
+
+def test_two_processes_learn_from_the_rollouts_of_one(world: Path, tmp_path: Path) -> None:
+    path = recipe(world, "for-two", 2)
+    train(load_recipe(path), tmp_path / "one", console=Console(quiet=True))
+    finish(launch(path, "--out", tmp_path / "two", "--set", 'model.weights="sharded"'))
+    assert any(not line["skipped"] for line in lines(tmp_path / "two" / "metrics.jsonl")), "something is learnt"
+    assert_alike(tmp_path / "two", tmp_path / "one")
 
 
 def batches(world: Path, name: str, **replaced: str) -> OutcomeBatches:

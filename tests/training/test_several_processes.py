@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 from hand_made import trajectory
 from rich.console import Console
-from safetensors.torch import load_file
+from several import OF_ONE, assert_alike, close, finish, launch, lines
 from tiny_runs import RECIPE, learn_the_format
 
 from swe_srl.recipes import load_recipe
@@ -44,9 +43,7 @@ mini_batches = 2
 from_best = true
 kl_coefficient = 0.1
 """
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-OF_ONE = {"seconds", "peak_memory_mb", "forward_tokens"}
-"""What need not be equal: a trunk that is split goes forward in both processes."""
+CHECKPOINTS = ("checkpoint", "checkpoint-best")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +60,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(*arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *TORCHRUN, "-m", "swe_srl.cli", "train", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def alone(folder: Path, out: Path, **options: Any) -> None:
     train(load_recipe(folder / "recipe.toml"), out, console=Console(quiet=True), **options)
 
@@ -81,39 +72,9 @@ def whole(folder: Path) -> Path:
     return folder / "whole"
 
 
-def lines(run: Path, name: str) -> list[dict[str, Any]]:
-    path = run / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def await_lines(run: Path, count: int, process: subprocess.Popen[str]) -> None:
     while len(lines(run, "metrics.jsonl")) < count and process.poll() is None:
         time.sleep(0.02)
-
-
-def close(value: Any, tolerance: float) -> Any:
-    """As pytest.approx, inside what holds other values."""
-    if isinstance(value, dict):
-        return {key: close(inner, tolerance) for key, inner in value.items() if key not in OF_ONE}
-    if isinstance(value, list):
-        return [close(inner, tolerance) for inner in value]
-    return pytest.approx(value, rel=tolerance, abs=tolerance) if isinstance(value, float) else value
-
-
-def assert_alike(run: Path, expected: Path, tolerance: float = 1e-4) -> None:
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        found = [{key: value for key, value in line.items() if key not in OF_ONE} for line in lines(run, name)]
-        assert found == close(lines(expected, name), tolerance), name
-    names = [path.name for path in sorted(expected.glob("evaluation-*.json"))]
-    assert names == [path.name for path in sorted(run.glob("evaluation-*.json"))]
-    for name in names:
-        assert json.loads((run / name).read_text()) == close(json.loads((expected / name).read_text()), tolerance), name
-    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in expected.iterdir())
-    for checkpoint in ("checkpoint", "checkpoint-best"):
-        weights, others = (load_file(path / checkpoint / "model.safetensors") for path in (run, expected))
-        assert weights.keys() == others.keys()
-        apart = torch.cat([(weights[key] - others[key]).abs().flatten() for key in weights])
-        assert apart.max() < 5e-5
 
 
 def stop_after_an_update(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,24 +99,47 @@ def test_two_with_all_the_weights_go_on_where_one_stopped(
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert json.loads(output)["updates"] == 7, "one process prints the summary"
-    assert_alike(run, whole)
+    assert_alike(run, whole, checkpoints=CHECKPOINTS)
     assert errors.count("continuing") == 1
     assert "warning: processes 1 → 2 since the run began" in errors, errors
 
 
-def test_one_goes_on_where_two_with_sharded_weights_were_stopped(folder: Path, whole: Path, tmp_path: Path) -> None:
+def test_with_sharded_weights_two_go_on_where_three_were_stopped_and_one_where_they_were(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    process = launch(folder / "recipe.toml", "--out", run, "--set", 'model.weights="sharded"')
-    await_lines(run, 4, process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert (run / "run.json").exists(), errors
-    status = json.loads((run / "run.json").read_text())
-    assert status["status"] == "interrupted", errors
-    assert 4 <= status["updates"] < 7
-    assert "SIGTERM: stopped after" in errors
+
+    def stop(process: subprocess.Popen[str], updates: int) -> None:
+        await_lines(run, updates, process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+        assert (run / "run.json").exists(), errors
+        status = json.loads((run / "run.json").read_text())
+        assert status["status"] == "interrupted", errors
+        assert updates <= status["updates"] < 7
+        assert "SIGTERM: stopped after" in errors
+
+    stop(launch(folder / "recipe.toml", "--out", run, "--set", 'model.weights="sharded"', processes=3), 1)
+    stop(launch("--resume", run, processes=2), 4)
     alone(folder, run, resume=True)
-    assert_alike(run, whole)
+    assert_alike(run, whole, checkpoints=CHECKPOINTS)
+
+
+def test_an_engine_samples_for_two_with_sharded_weights_while_they_train(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "recipe.toml", ["sampling.staleness=1", 'stages.1.mismatch="token"'])
+    stage = recipe.stages[1].model_copy(update={"from_best": False, "kl_coefficient": 0.0})
+    evaluation = recipe.evaluation.model_copy(update={"best": None})
+    (folder / "ahead.toml").write_text(
+        recipe.model_copy(update={"stages": [stage], "evaluation": evaluation}).to_toml(), encoding="utf-8"
+    )
+    train(load_recipe(folder / "ahead.toml"), tmp_path / "one", console=Console(quiet=True))
+    two = tmp_path / "two"
+    finish(launch(folder / "ahead.toml", "--out", two, "--set", 'model.weights="sharded"'))
+    metrics = lines(two, "metrics.jsonl")
+    assert [line["staleness"] for line in metrics] == [0, 1, 1, 1]
+    assert all(line["engines"] for line in metrics)
+    assert sum("loss" in line for line in metrics) >= 2, "they learn something"
+    assert_alike(two, tmp_path / "one")
 
 
 def test_sharded_adapters_and_the_kl_to_the_model_without_them(folder: Path, tmp_path: Path) -> None:

@@ -58,7 +58,6 @@ def worker(rank: int, meeting: Path, out: Path) -> None:
     from swe_srl.training.tree.engine import TreeEngine
 
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     batch = bushy_batch()[:22]
