@@ -7,7 +7,7 @@ devices says so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from statistics import fmean
 from typing import Any
@@ -57,12 +57,14 @@ class SizePlan:
     """The whole run on a number of devices."""
 
     devices: int
+    sampling_devices: int
+    """Of these: they sample while the others train (`staleness`); 0: all do both, in turns."""
     memory_gib: dict[str, float]
-    """Of one device, by part."""
+    """Of one device that trains, by part, and of one that samples."""
     peak_gib: float
     fits: bool
     seconds: dict[str, float]
-    """By phase."""
+    """By phase; what goes on while something else does is taken off as a phase of its own."""
     bottleneck: str
     """The phase that takes longest."""
     device_hours: float
@@ -123,7 +125,9 @@ def make_plan(
     evaluations = _evaluations(recipe, work, stages)
 
     def sized(devices: int) -> SizePlan:
-        return _size(recipe, costs, timing.Machine(recipe, shape, device, devices), stages, work, evaluations)
+        machine = timing.Machine(recipe, shape, device, devices)
+        found = [_size(recipe, costs, machine, apart, stages, work, evaluations) for apart in _apart(recipe, devices)]
+        return min(found, key=lambda size: (not size.fits, size.total_seconds))
 
     chosen = sizes or (SIZES if device.kind == "gpu" else (1,))
     powers = [2**i for i in range(_LARGEST.bit_length())]
@@ -239,17 +243,42 @@ def _check_cache(recipe: Recipe, shape: ModelShape, device: Device, stages: Sequ
         )
 
 
+def _apart(recipe: Recipe, devices: int) -> Sequence[int]:
+    """How many devices may sample while the others train; 0 where all do both, in turns."""
+    each = recipe.sampling.vllm.tensor_parallel
+    if not recipe.sampling.staleness or devices <= each:
+        return [0]
+    if recipe.sampling.engines > 1:
+        return [min(recipe.sampling.engines * each, devices - 1)]
+    return range(each, devices, each)
+
+
 def _size(
-    recipe: Recipe, costs: Costs, machine: timing.Machine, stages: Sequence[StagePlan], work: Workload, evaluations: int
+    recipe: Recipe,
+    costs: Costs,
+    machine: timing.Machine,
+    apart: int,
+    stages: Sequence[StagePlan],
+    work: Workload,
+    evaluations: int,
 ) -> SizePlan:
+    """`apart`: devices that only sample; 0: all do both."""
     shape, device, devices = machine.shape, machine.device, machine.devices
+    trainers, samplers = replace(machine, devices=devices - apart), replace(machine, devices=apart or devices)
     in_sandboxes = ("commands", "tests") if any(isinstance(stage, OutcomeStage) for stage in recipe.stages) else ()
-    phases = ("sample", *in_sandboxes, "reward", "train", "communicate", "new weights", "evaluate", "checkpoint")
+    together = ("at the same time",) if apart else ()
+    phases = ("sample", *in_sandboxes, "reward", "train", "communicate", *together, "new weights", "evaluate", "checkpoint")
     seconds = dict.fromkeys(phases, 0.0)
     for section, stage in zip(recipe.stages, stages, strict=True):
-        for phase, each in _update(recipe, costs, machine, section, stage).items():
-            seconds[phase] += stage.updates * each
-    seconds["evaluate"] = evaluations * timing.sampling_seconds(machine, _evaluation(recipe, work, stages))
+        each = _update(recipe, costs, trainers, samplers, section, stage)
+        if apart and recipe.staleness_of(section):
+            each["at the same time"] = -min(
+                sum(each.get(phase, 0.0) for phase in side)
+                for side in (("sample", *in_sandboxes, "reward"), ("train", "communicate"))
+            )
+        for phase, of_update in each.items():
+            seconds[phase] += stage.updates * of_update
+    seconds["evaluate"] = evaluations * timing.sampling_seconds(samplers, _evaluation(recipe, work, stages))
     every = recipe.checkpoints.every
     if every:
         seconds["checkpoint"] = sum(stage.updates for stage in stages) // every * timing.checkpoint_seconds(machine)
@@ -257,13 +286,14 @@ def _size(
     sampler = memory.sampler_memory(recipe, shape, device) if samples else 0.0
     own_model = recipe.sampling.engine == "transformers" and not recipe.sampling.has_engines
     in_turns = own_model or recipe.sampling.vllm.sleep
-    parts = [memory.training_memory(recipe, shape, stage.batch, devices, 1.0) for stage in stages]
-    peaks = [memory.together(part, sampler, in_turns=in_turns) for part in parts]
+    parts = [memory.training_memory(recipe, shape, stage.batch, trainers.devices, 1.0) for stage in stages]
+    peaks = [max(sum(part.values()), sampler) if apart else memory.together(part, sampler, in_turns=in_turns) for part in parts]
     heaviest = max(range(len(stages)), key=lambda index: peaks[index])
     peak = peaks[heaviest] / GIB
     total = sum(seconds.values())
     return SizePlan(
         devices=devices,
+        sampling_devices=apart,
         memory_gib={part: size / GIB for part, size in {**parts[heaviest], "sampler": sampler}.items()},
         peak_gib=peak,
         fits=peak <= device.memory_gib and devices >= recipe.sampling.vllm.tensor_parallel,
@@ -274,15 +304,17 @@ def _size(
     )
 
 
-def _update(recipe: Recipe, costs: Costs, machine: timing.Machine, section: Stage, stage: StagePlan) -> dict[str, float]:
+def _update(
+    recipe: Recipe, costs: Costs, trainers: timing.Machine, samplers: timing.Machine, section: Stage, stage: StagePlan
+) -> dict[str, float]:
     """Seconds of one update by phase."""
     share = stage.kept / section.steps_per_update
-    once = timing.update_seconds(machine, stage.batch)
+    once = timing.update_seconds(trainers, stage.batch)
     if not isinstance(section, PolicyStage):
         return once
     found = {phase: share * section.passes * each for phase, each in once.items()}
     more = (section.mini_batches * section.passes > 1) + (section.kl_coefficient > 0)
-    found["train"] += more * share * timing.forward_seconds(machine, stage.batch)
+    found["train"] += more * share * timing.forward_seconds(trainers, stage.batch)
     drawn = stage.drawn / section.steps_per_update
     shared = recipe.sampling.engine != "transformers"
     sampling = recipe.sampling_of(section)
@@ -291,11 +323,11 @@ def _update(recipe: Recipe, costs: Costs, machine: timing.Machine, section: Stag
     prompts = drawn * stage.unshared_prompt_tokens if shared else asked * stage.prompt_tokens
     work = timing.Sampling(asked, prompts, stage.prompt_tokens, samples, stage.answer_tokens, sampling.max_tokens)
     if isinstance(section, OutcomeStage):
-        found |= timing.rollout_seconds(machine, costs.rollouts, section, rollouts, stage.turns, work)
+        found |= timing.rollout_seconds(samplers, costs.rollouts, section, rollouts, stage.turns, work)
     else:
-        found["sample"] = timing.sampling_seconds(machine, work)
+        found["sample"] = timing.sampling_seconds(samplers, work)
         found["reward"] = timing.reward_seconds(recipe, costs, rollouts)
-    found["new weights"] = timing.new_weights_seconds(machine)
+    found["new weights"] = timing.new_weights_seconds(samplers)
     return found
 
 

@@ -17,6 +17,8 @@ def plan_tables(plan: Plan) -> Any:
 
 def duration(seconds: float) -> str:
     """Two units at most: 45 s, 3 min 20 s, 5 h 12 min, 3 d 4 h."""
+    if seconds < 0:
+        return f"−{duration(-seconds)}"
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds else "0"
     units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
@@ -91,9 +93,11 @@ def _time(plan: Plan) -> Any:
     table.add_column("phase")
     for size in plan.sizes:
         table.add_column(_devices(size.devices), justify="right")
-    for phase in plan.sizes[0].seconds:
-        table.add_row(phase, *(duration(size.seconds[phase]) for size in plan.sizes))
+    for phase in max((size.seconds for size in plan.sizes), key=len):
+        table.add_row(phase, *(duration(size.seconds.get(phase, 0.0)) for size in plan.sizes))
     table.add_section()
+    if any(size.sampling_devices for size in plan.sizes):
+        table.add_row("devices that only sample", *(str(size.sampling_devices or "none") for size in plan.sizes))
     table.add_row("all", *(duration(size.total_seconds) for size in plan.sizes))
     table.add_row("device hours", *(f"{size.device_hours:,.1f}" for size in plan.sizes))
     if any(size.cost is not None for size in plan.sizes):

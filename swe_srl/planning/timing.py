@@ -1,7 +1,7 @@
 """Seconds of a batch by phase, from its tokens and unit costs; the formulae are in docs/planning.md.
 
-Invariant: pure arithmetic. Phases follow each other, nothing overlaps, and work is spread evenly over the devices: what is
-faster for overlapping, and slower for imbalance, is not in it.
+Invariant: pure arithmetic. Each phase has its devices to itself, and work is spread evenly over them: what is slower for
+imbalance is not in it.
 """
 
 from __future__ import annotations

@@ -59,6 +59,29 @@ def test_one_update_by_hand(tmp_path: Path) -> None:
     assert (one.fits, one.cost, plan.fits_from, plan.measured) == (True, None, 1, False)
 
 
+AHEAD = ("sampling.staleness=1", 'stages.0.mismatch="token"', "evaluation.enabled=false")
+
+
+def test_one_update_behind_some_devices_sample_while_the_others_train(tmp_path: Path) -> None:
+    """Of two devices one samples and one trains, each as if it were alone."""
+    [alone] = make_plan(recipe(tmp_path, *AHEAD), COSTS, [1]).sizes
+    assert (alone.sampling_devices, "at the same time" in alone.seconds) == (0, False)
+    [two] = make_plan(recipe(tmp_path, *AHEAD), COSTS, [2]).sizes
+    assert two.sampling_devices == 1
+    apart = two.seconds.pop("at the same time")
+    assert two.seconds == alone.seconds
+    assert -apart == pytest.approx(min(alone.seconds["sample"] + alone.seconds["reward"], alone.seconds["train"]))
+    assert two.seconds["communicate"] == 0.0
+
+
+def test_as_many_devices_sample_as_make_the_run_shortest_or_as_there_are_engines(tmp_path: Path) -> None:
+    [best] = make_plan(recipe(tmp_path, *AHEAD), COSTS, [8]).sizes
+    named = [make_plan(recipe(tmp_path, *AHEAD, f"sampling.engines={engines}"), COSTS, [8]).sizes[0] for engines in range(2, 8)]
+    assert [size.sampling_devices for size in named] == [2, 3, 4, 5, 6, 7]
+    assert best.total_seconds == min(size.total_seconds for size in [*named, best])
+    assert 1 <= best.sampling_devices < 8
+
+
 def test_refills_and_lengths_are_what_the_recipe_expects(tmp_path: Path) -> None:
     plan = make_plan(recipe(tmp_path, "plan.informative=0.5", "plan.answer_tokens=17", "stages.0.max_refills=1"), COSTS, [1])
     (stage,) = plan.stages
@@ -145,6 +168,7 @@ def test_every_device_says_where_its_figures_are_from() -> None:
         (3599.6, "1 h"),
         (200, "3 min 20 s"),
         (18_720, "5 h 12 min"),
+        (-200, "−3 min 20 s"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
