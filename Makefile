@@ -36,7 +36,7 @@ reference: $(INSTALLED)
 	$(BIN)/python scripts/reference.py
 
 unit: docker
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --durations 30
 
 image:
 	PYTHON=$(PYTHON) sh scripts/image.sh -t swe-srl

@@ -89,9 +89,10 @@ def test_what_a_lost_machine_had_is_done_again_and_its_remains_are_removed(
         with RayCluster(None, print) as cluster:
             found.append(replay_all(work, runs, cluster))
 
+    ended = set(other.containers.list())  # those of earlier tests that are being removed
     running = threading.Thread(target=replay)
     running.start()
-    until(other.containers.list)
+    until(lambda: set(other.containers.list()) - ended)
     machines.lose_second()
     running.join(120)
     [report] = found
