@@ -48,6 +48,9 @@ class ShardedModel(nn.Module):
 
     def forward(self, compute: Callable[[Any], T]) -> T:
         """What `compute` makes of the model."""
+        # A weight's cast that an earlier pass made would get its gradient at the end of this backward, after FSDP has reduced
+        # the layer's: it would count in a later pass, that of the last one in the next update.
+        torch.clear_autocast_cache()
         return compute(self.model)
 
     def go_along(self, mine: Pass) -> None:
