@@ -59,6 +59,7 @@ from swe_srl.trajectories.model import Trajectory
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SWE_SRL_DATA", ROOT.parent / "shared" / "data"))
 PAYLOAD = 20_000
+LOTS = SHIPPED_REPLAYS, SHIPPED_ROLLOUTS, REAL_REPLAYS = "shipped replays", "shipped rollouts", "real replays"
 _STORE = 200 * 1024**2
 
 
@@ -95,6 +96,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="replays of `overhead`, a row each")
     parser.add_argument("--recipe", default=str(ROOT / "recipes" / "srl-paper-7b.toml"), help="of the plan")
     parser.add_argument("--data", type=Path, default=DATA, help="real runs and their tasks, replayed beside those that ship")
+    parser.add_argument("--real", type=int, help="how many of the real runs; all by default")
+    parser.add_argument("--work", nargs="+", choices=LOTS, default=list(LOTS), help="of `throughput`")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="four shipped trajectories, no real runs, 3 pairs")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -139,6 +142,8 @@ def nodes(count: int) -> Iterator[RayCluster]:
 def throughput(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each kind of work, place and number of nodes."""
     for lot in _lots(options):
+        if lot.name not in options.work:
+            continue
         for count in options.nodes:
             yield {"work": lot.name, **_timed("local", count, LocalCluster(count), lot)}
             with nodes(count) as cluster:
@@ -216,15 +221,15 @@ def _lots(options: argparse.Namespace) -> Iterator[Lot]:
     """What is replayed and rolled out. Images are built before."""
     shipped = load([ROOT / "trajectories"])
     shipped = shipped[::3] if options.quick else shipped
-    yield _replays("shipped replays", [ROOT / "environments"], shipped)
-    yield _rollouts("shipped rollouts", [ROOT / "environments"], shipped)
+    yield _replays(SHIPPED_REPLAYS, [ROOT / "environments"], shipped)
+    yield _rollouts(SHIPPED_ROLLOUTS, [ROOT / "environments"], shipped)
     if options.quick or not (options.data / "tasks.jsonl").is_file():
         return
     changed = fidelity.changed_tasks(options.data, None)
     files = [options.data / "trajectories" / run["file"] for task in changed for run in task["trajectories"]]
     with tempfile.TemporaryDirectory() as folder:
         fidelity.write_tasks(changed, Path(folder) / "tasks.jsonl")
-        yield _replays("real replays", [Path(folder) / "tasks.jsonl"], load(files))
+        yield _replays(REAL_REPLAYS, [Path(folder) / "tasks.jsonl"], load(files)[: options.real])
 
 
 def _replays(name: str, tasks: Sequence[Path], runs: list[Trajectory]) -> Lot:

@@ -114,6 +114,8 @@ def test_a_resolved_recipe_reads_back_equal(recipe: Path) -> None:
         ("stages.1.mismatch_low=2.0", "stages.1: mismatch_low must be less than mismatch_high"),
         ("stages.0.kl_coefficient=0.1", "stages.0.kl_coefficient: unknown option"),
         ("sampling.samples=1", "sampling.samples of at least 2"),
+        ('cluster.address="head:10001"', "cluster.address: expected local, ray, or ray://HOST:PORT (given 'head:10001')"),
+        ('cluster.images="folder:"', "cluster.images: expected build, registry:HOST/PATH, or folder:PATH (given 'folder:')"),
         ("sampling.temperature=0", "sampling.temperature above 0"),
         (
             'sampling.engine="sglang"',

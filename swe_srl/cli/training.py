@@ -90,10 +90,11 @@ def train(
     folder = resume or out or (Path(loaded.out) if loaded.out else None)
     if folder is None:
         raise UserError(f"{recipe}: names no run folder; set `out` in it or pass --out")
-    address = cluster or loaded.cluster.address
-    where = Where(address, shipping(images or (None if address == "local" else loaded.cluster.images), address))
+    named = {"address": cluster, "images": images}
+    section = loaded.cluster.model_copy(update={key: value for key, value in named.items() if value})
+    shipping(images, section.address)  # refused without a cluster
     with live_view(folder) if live else nullcontext(console()) as shown:
-        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, where=where)
+        summary = run(loaded, folder, overwrite=overwrite, resume=resume is not None, console=shown, where=Where.of(section))
     if summary.told:
         output(as_json, summary.to_json(), lambda: before_after_table(summary.before, summary.after))
     exit_unless(summary.stopped_by != signal.SIGINT)
@@ -159,7 +160,7 @@ def profile(
     if file is None:
         raise UserError(f"{recipe}: names no profile; set data.difficulty in it or pass --to")
     with bar("sampling steps") as advance:
-        found = run(loaded, file, advance)
+        found = run(loaded, file, advance, say)
     summary = found.to_json()
     say(f"{summary['steps']} steps in {file}: {summary['sampled']} sampled, {summary['cached']} from the cache")
     output(as_json, summary, lambda: table_of(summary["by_mean_reward"]))

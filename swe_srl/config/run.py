@@ -5,9 +5,10 @@ Invariant: an option whose counterpart is missing is refused.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swe_srl.config.section import Section
 
@@ -73,11 +74,23 @@ class ClusterSection(Section):
 
     address: str = Field(
         default="local",
-        pattern=r"^(local|ray|ray://.+)$",
         description="local, ray (that of this machine or RAY_ADDRESS), or ray://HOST:PORT. --cluster comes before it.",
     )
     images: str = Field(
         default="build",
-        pattern=r"^(build|(registry|folder):.+)$",
         description="How nodes get images: build, registry:HOST/PATH, or folder:PATH that all share. --images comes before it.",
     )
+
+    @field_validator("address")
+    @classmethod
+    def _a_cluster(cls, address: str) -> str:
+        if not re.fullmatch(r"local|ray|ray://.+", address):
+            raise ValueError(f"expected local, ray, or ray://HOST:PORT (given {address!r})")
+        return address
+
+    @field_validator("images")
+    @classmethod
+    def _a_way(cls, images: str) -> str:
+        if not re.fullmatch(r"build|registry:.+|folder:.+", images):
+            raise ValueError(f"expected build, registry:HOST/PATH, or folder:PATH (given {images!r})")
+        return images

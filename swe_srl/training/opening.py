@@ -12,7 +12,7 @@ from functools import partial
 
 from rich.console import Console
 
-from swe_srl.config import Recipe
+from swe_srl.config import ClusterSection, Recipe
 from swe_srl.environments.nodes import Nodes, open_nodes
 from swe_srl.environments.shipping import Shipping
 from swe_srl.training.checkpoints import Checkpoints
@@ -56,6 +56,11 @@ class Where:
     shipping: Shipping = field(default_factory=Shipping)
     """How its nodes come to have images."""
 
+    @classmethod
+    def of(cls, section: ClusterSection) -> Where:
+        """As a recipe says."""
+        return cls(section.address, Shipping.parse(section.images))
+
     @property
     def on_nodes(self) -> bool:
         """Whether it is another machine's."""
@@ -69,6 +74,3 @@ class Where:
             join = partial(stack.enter_context, open_nodes(self.cluster, self.shipping, say))
             processes.from_first("the cluster to be joined", lambda: joined.append(join()))
             yield joined[0] if joined else None
-
-
-HERE = Where()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +29,8 @@ from swe_srl.training.data import StepOrder, TrainingStep, check_context, load_d
 from swe_srl.training.devices import one_process, open_device
 from swe_srl.training.difficulty import Difficulty, content_key, read_profile, write_profile
 from swe_srl.training.groups import GroupSource
+from swe_srl.training.opening import Where
+from swe_srl.training.processes import ALONE
 
 STEPS_A_CALL = 16
 _BINS = (-1.0, 0.0, 0.2, 0.4, 0.6, 0.8)
@@ -67,7 +69,12 @@ class Profile:
         return {"from": low, "steps": len(inside), "mean_std": fmean(d.std for d in inside) if inside else None}
 
 
-def profile(recipe: Recipe, to: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Profile:
+def profile(
+    recipe: Recipe,
+    to: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Profile:
     """Profile every training step of a recipe under its model and write the profile to `to`.
 
     The recipe's own [data.difficulty] is left out: it would keep what it is about to judge.
@@ -85,9 +92,11 @@ def profile(recipe: Recipe, to: Path, progress: Callable[[int, int], None] = lam
     dataset = load_dataset(recipe, tokenizer)
     check_context(dataset, recipe, getattr(model.config, "max_position_embeddings", None))
     cache = cache_folder("difficulty") / f"{policy_key(recipe, model)}.jsonl"
-    rewards = build_rewards(recipe.rewards)
-    with closing(open_sampler(recipe.sampling, model, tokenizer)) as sampler:
-        seed = f"{recipe.seed}/profile"
+    with ExitStack() as stack:
+        nodes = stack.enter_context(Where.of(recipe.cluster).open(ALONE, say))
+        rewards = build_rewards(recipe.rewards, nodes)
+        opened = open_sampler(recipe.sampling, model, tokenizer, nodes.cluster if nodes else None)
+        sampler, seed = stack.enter_context(closing(opened)), f"{recipe.seed}/profile"
         found, sampled = sample_all(dataset.train, sampler, recipe.sampling, rewards, seed, cache, progress)
     rows = ({"step": item.step.id, **d.to_json()} for item, d in zip(dataset.train, found, strict=True))
     write_profile(to, rows)

@@ -45,7 +45,7 @@ from swe_srl.training.folder import RunFolder, versions
 from swe_srl.training.interrupt import Interrupt, StopRequested
 from swe_srl.training.leading import Leader, LedBatches
 from swe_srl.training.objective import Objective
-from swe_srl.training.opening import HERE, Where, end_again, finished_already
+from swe_srl.training.opening import Where, end_again, finished_already
 from swe_srl.training.outcome import OutcomeBatches, StageOutline, StageRollouts, open_rollouts
 from swe_srl.training.processes import Processes
 from swe_srl.training.reference import open_reference
@@ -107,9 +107,12 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     console: Console | None = None,
-    where: Where = HERE,
+    where: Where | None = None,
 ) -> RunSummary:
     """Carry out a recipe and write the run folder `out` (see `folder.py` for what it holds), or go on with the run in it.
+
+    Args:
+        where: None: where the recipe says.
 
     Raises:
         UserError: the folder holds a run and neither `overwrite` nor `resume` is true, or none to resume; the recipe differs
@@ -117,6 +120,7 @@ def train(
             (the batch is kept in failed-batch.json).
     """
     started = time.perf_counter()
+    where = where or Where.of(recipe.cluster)
     with ExitStack() as stack:
         accelerator = open_device(recipe.model, recipe.tracking.trackers, out)
         stack.callback(accelerator.end_training)

@@ -93,9 +93,10 @@ def test_several_processes_train_on_what_the_nodes_roll_out_and_their_engines_sa
     where: Where,
     tmp_path: Path,
 ) -> None:
-    run, images = tmp_path / "two", f"folder:{where.shipping.where}"
-    asked = ("--out", run, "--set", 'model.weights="sharded"', "--cluster", "ray", "--images", images)
-    finish(launch(world / "on-ray.toml", *asked, environment={"RAY_ADDRESS": machines.nodes.address}))
+    run = tmp_path / "two"
+    chosen = ['model.weights="sharded"', 'cluster.address="ray"', f'cluster.images="folder:{where.shipping.where}"']
+    asked = [word for option in chosen for word in ("--set", option)]
+    finish(launch(world / "on-ray.toml", "--out", run, *asked, environment={"RAY_ADDRESS": machines.nodes.address}))
     assert_alike(run, world / "here")
     assert all(sum(line["engines"]["prompts"]) > 0 for line in several.lines(run, "metrics.jsonl"))
     assert other_daemon[1].images.list("swe-srl/task"), "both machines had a part in it"
