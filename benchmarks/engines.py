@@ -81,8 +81,8 @@ def main() -> None:
     prompts = list(by_task.values())[: options.prompts]
     rows = []
     for engines, staleness in ((1, 0), (2, 0), (1, 1), (2, 1)):
-        say(f"{engines} engine(s), staleness {staleness}")
         rows.append(_trained(recipe.model.name, options, prompts, engines, staleness))
+        say(json.dumps(rows[-1]))
     report = {"machine": machine(), "rows": rows}
     print(json.dumps(report, indent=2)) if options.json else print_table("engines", rows)
 
