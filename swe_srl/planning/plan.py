@@ -249,7 +249,8 @@ def _apart(recipe: Recipe, devices: int) -> Sequence[int]:
     if not recipe.sampling.staleness or devices <= each:
         return [0]
     if recipe.sampling.engines > 1:
-        return [min(recipe.sampling.engines * each, devices - 1)]
+        taken = recipe.sampling.engines * each
+        return [taken if taken < devices else 0]
     return range(each, devices, each)
 
 
@@ -266,7 +267,7 @@ def _size(
     shape, device, devices = machine.shape, machine.device, machine.devices
     trainers, samplers = replace(machine, devices=devices - apart), replace(machine, devices=apart or devices)
     in_sandboxes = ("commands", "tests") if any(isinstance(stage, OutcomeStage) for stage in recipe.stages) else ()
-    together = ("at the same time",) if apart else ()
+    together = ("at the same time",) if recipe.sampling.staleness else ()
     phases = ("sample", *in_sandboxes, "reward", "train", "communicate", *together, "new weights", "evaluate", "checkpoint")
     seconds = dict.fromkeys(phases, 0.0)
     for section, stage in zip(recipe.stages, stages, strict=True):

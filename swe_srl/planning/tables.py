@@ -93,8 +93,8 @@ def _time(plan: Plan) -> Any:
     table.add_column("phase")
     for size in plan.sizes:
         table.add_column(_devices(size.devices), justify="right")
-    for phase in max((size.seconds for size in plan.sizes), key=len):
-        table.add_row(phase, *(duration(size.seconds.get(phase, 0.0)) for size in plan.sizes))
+    for phase in plan.sizes[0].seconds:
+        table.add_row(phase, *(duration(size.seconds[phase]) for size in plan.sizes))
     table.add_section()
     if any(size.sampling_devices for size in plan.sizes):
         table.add_row("devices that only sample", *(str(size.sampling_devices or "none") for size in plan.sizes))
